@@ -1,0 +1,206 @@
+"""Where everything lies and how the loop behaves: one typed object, read from the environment and one file.
+
+`CELLABEL_HOME/settings.yaml` holds what a site decides; a variable `CELLABEL_<FIELD>` (nested:
+`CELLABEL_DRIFT__WINDOW`) wins over it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from cellabel.errors import InputError
+
+__all__ = [
+    "DriftSettings",
+    "InboxSettings",
+    "ModelSettings",
+    "PromotionSettings",
+    "RetrainingSettings",
+    "Settings",
+    "load_settings",
+]
+
+HOME_VARIABLE = "CELLABEL_HOME"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InboxSettings(_Section):
+    """How an acquisition folder is taken in."""
+
+    settle_seconds: float = Field(
+        60.0, ge=0, description="A folder whose files have not changed this long is complete."
+    )
+    max_bad_share: float = Field(
+        0.25, ge=0, le=1, description="Above this share of bad fields the plate is quarantined."
+    )
+
+
+class ModelSettings(_Section):
+    """How organelle models are trained."""
+
+    min_labelled_plates: int = Field(
+        3,
+        ge=1,
+        description="Accepted stained plates before the first model of an organelle is trained by itself.",
+    )
+    test_share: float = Field(
+        0.25, gt=0, lt=1, description="Share of plates (else wells) held out for the gate."
+    )
+    folds: int = Field(
+        0,
+        ge=0,
+        description="With 2 or more: also leave-position-out scores over this many folds (small real data).",
+    )
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="Changes to the defaults of cellabel.training.TrainingConfig."
+    )
+    seed: int = Field(0, description="Seed of splits, crops and initial weights.")
+
+
+class PromotionSettings(_Section):
+    """The gate between challenger and champion."""
+
+    min_plates: int = Field(
+        4, ge=1, description="Held-out plates below which nothing is promoted automatically."
+    )
+    min_wells: int = Field(
+        24, ge=2, description="Held-out wells below which nothing is promoted automatically."
+    )
+    defocus_um: tuple[float, ...] = Field(
+        (2.0, 4.0),
+        description="Pupil defocus of the gate's corrupted wells (not how the augmentation blurs).",
+    )
+
+
+class DriftSettings(_Section):
+    """The online detector and what it may claim."""
+
+    false_alarms_per_plate: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Accepted probability of a false alarm on a clean plate, over all its streams.",
+    )
+    window: int = Field(10, ge=2, description="Wells in the test window.")
+    min_reference_wells: int = Field(
+        19, ge=3, description="Reference wells below which a stream is not calibrated."
+    )
+    late_after_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="How long the stream waits for a plate that was acquired earlier and is in flight.",
+    )
+    min_confidence: float = Field(
+        0.8, ge=0, le=1, description="Confidence of a diagnosis that may be acted upon."
+    )
+    harm_limit: float = Field(
+        0.05, gt=0, description="Expected |log error| added by drift, above which it counts as harmful."
+    )
+
+
+class RetrainingSettings(_Section):
+    """What may be done about a harmful drift without asking a person."""
+
+    automatic: bool = Field(True, description="Retrain by itself at all.")
+    at_once: bool = Field(
+        False,
+        description="Retrain at the first alarm instead of asking to image again (demo, unattended sites).",
+    )
+    on_provisional: bool = Field(
+        False, description="Act on verdicts from fewer than 19 reference plates (demo, unattended sites)."
+    )
+    cooldown_days: float = Field(7.0, ge=0, description="Days between two retrainings of one organelle.")
+    max_per_week: int = Field(2, ge=0, description="Retrainings a week over all organelles.")
+    max_per_cause: int = Field(2, ge=0, description="Retrainings for one cause, then a person decides.")
+
+
+class Settings(BaseSettings):
+    """Everything that a site can decide."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CELLABEL_", env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    home: Path = Field(Path(".cellabel"), description="The folder under which everything local lies.")
+    store_url: str = Field(
+        "", description="Where plates, predictions and tables lie; a path or fsspec URL. Default: home."
+    )
+    mlflow_uri: str = Field("", description="MLflow tracking server or database. Default: <home>/mlflow.db.")
+    organelles: tuple[str, ...] = Field(
+        ("nuclei", "er", "golgi", "gfp"), description="The recipes in the graph."
+    )
+    alert_urls: tuple[str, ...] = Field((), description="Apprise URLs that receive alerts, beside the log.")
+    sensor_seconds: int = Field(30, ge=1, description="Least time between two looks of each sensor.")
+    threads: int = Field(0, ge=0, description="Threads of a run's numerics; 0: all cores.")
+    inbox: InboxSettings = InboxSettings()
+    models: ModelSettings = ModelSettings()
+    promotion: PromotionSettings = PromotionSettings()
+    drift: DriftSettings = DriftSettings()
+    retraining: RetrainingSettings = RetrainingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the home's settings.yaml."""
+        file = _home() / "settings.yaml"
+        return (init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=file))
+
+    @property
+    def inbox_folder(self) -> Path:
+        """Where microscopes put acquisition folders."""
+        return self.home / "inbox"
+
+    @property
+    def dagster_home(self) -> Path:
+        """The state of the embedded Dagster."""
+        return self.home / "dagster"
+
+    @property
+    def mlflow_tracking_uri(self) -> str:
+        """The tracking server, by default a database under the home."""
+        return self.mlflow_uri or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
+
+    def location(self, *parts: str) -> str:
+        """The URL of a store, for example `location("plates")`."""
+        base = self.store_url or str(self.home.resolve())
+        return "/".join([base.rstrip("/"), *parts])
+
+
+def _home() -> Path:
+    return Path(os.environ.get(HOME_VARIABLE) or ".cellabel")
+
+
+def load_settings(**changes: Any) -> Settings:
+    """The settings of this process.
+
+    Raises:
+        InputError: a value that cannot be, with its name and where it may come from.
+    """
+    try:
+        return Settings(**changes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"The setting {name} cannot be used ({first['msg']}): mend it in {_home() / 'settings.yaml'} "
+            f"or in the variable CELLABEL_{name.upper().replace('.', '__')}."
+        ) from error

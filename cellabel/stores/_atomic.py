@@ -1,0 +1,72 @@
+"""Whole files or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from upath import UPath
+
+from cellabel.errors import InputError
+
+
+def as_path(url: str | os.PathLike[str]) -> UPath:
+    """A local path or fsspec URL as a path object."""
+    return UPath(url)
+
+
+def is_local(path: UPath) -> bool:
+    """Whether renames on this path are atomic."""
+    return isinstance(path, Path)
+
+
+def replace_bytes(path: UPath, data: bytes) -> None:
+    """Put `data` at `path`: readers see the old content or the new one, never a part.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written.
+    """
+    if not is_local(path):  # one put of an object store is atomic
+        path.write_bytes(data)
+        return
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(str(scratch), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(str(scratch), str(path))
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} could not be written ({error.strerror or error}): make room there or choose another "
+            "place, then run this again."
+        ) from error
+
+
+def write_json(path: UPath, content: Mapping[str, Any] | list[Any]) -> None:
+    """Replace `path` by `content` as JSON, atomically."""
+    replace_bytes(path, (json.dumps(content, indent=1, sort_keys=True, default=str) + "\n").encode())
+
+
+def read_json(path: UPath) -> dict[str, Any] | None:
+    """The JSON object at `path`, or None where there is no such file.
+
+    Raises:
+        InputError: the file is not JSON.
+    """
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return cast(dict[str, Any], json.loads(text))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}): restore it from a backup or delete it."
+        ) from error
