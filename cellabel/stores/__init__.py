@@ -6,13 +6,16 @@ replaced atomically, point to it. Who reads follows the record, so a crash leave
 
 from cellabel.stores._atomic import read_json, replace_bytes, write_json
 from cellabel.stores.artefacts import ArtefactStore, PlateStore, check_plate_id, plate_store
+from cellabel.stores.home import Home, open_home
 from cellabel.stores.tables import TableStore
 
 __all__ = [
     "ArtefactStore",
+    "Home",
     "PlateStore",
     "TableStore",
     "check_plate_id",
+    "open_home",
     "plate_store",
     "read_json",
     "replace_bytes",
