@@ -1,0 +1,28 @@
+"""What goes wrong between the sample and the file, made on purpose.
+
+Table 5 of the method (defocus, contrast, brightness, each by severity) acts on the raw image, before any
+normalisation. `pupil_defocus` blurs by another physics, for tests that must not share an implementation with
+what they test. Everything runs on numpy and scipy alone.
+"""
+
+from cellabel.corruptions._pupil import pupil_defocus
+from cellabel.corruptions._table import (
+    DESTROYED_SHARE,
+    KINDS,
+    SEVERITIES,
+    clipped_share,
+    corrupt,
+    defocus_kernel,
+    full_scale_of,
+)
+
+__all__ = [
+    "DESTROYED_SHARE",
+    "KINDS",
+    "SEVERITIES",
+    "clipped_share",
+    "corrupt",
+    "defocus_kernel",
+    "full_scale_of",
+    "pupil_defocus",
+]
