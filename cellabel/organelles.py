@@ -1,4 +1,4 @@
-"""The recipes: one declarative entry an organelle. Lengths are in micrometres, areas in square micrometres."""
+"""The recipes: one declarative entry an organelle. Lengths are in µm, areas in µm²."""
 
 from __future__ import annotations
 
@@ -58,7 +58,151 @@ class Organelle:
     plausible: Mapping[str, tuple[float, float]]
 
 
-ORGANELLES: dict[str, Organelle] = {}
+def _intensity_metrics(prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}_{metric}" for metric in ("Count", "TotalArea", "TotalIntensity", "MeanIntensity"))
+
+
+NUCLEI = Organelle(
+    name="nuclei",
+    prefix="Nuclei",
+    description="Nuclei: how many, how large, and how much DNA.",
+    stains=("nuclei", "DAPI", "Hoechst", "DRAQ5"),
+    target="continuous",
+    preprocessing=(
+        Step("subtract_background", {"radius_um": 40.0}),
+        Step("clear_background", {"sigmas": 3.0, "smoothing_um": 0.65, "margin_um": 1.3}),
+    ),
+    losses={"mse": 1.0, "pcc": 0.1},
+    segmentation=(
+        Step("normalise", {"smoothing_um": 0.65}),
+        Step("global_threshold", {"method": "mean", "sigmas": 6.0}),
+        Step("zero_outside"),
+        Step("local_threshold", {"reach_um": 8.0, "share": 0.4}),
+        Step("fill_holes"),
+        Step("open_and_blur", {"radius_um": 0.9, "smoothing_um": 0.65}),
+        Step("separate", {"min_area_um2": 8.0}),
+        Step("split_touching", {"smoothing_um": 0.8, "depth_um": 0.5, "min_radius_um": 1.5}),
+        Step("drop_small", {"min_area_um2": 8.0}),
+    ),
+    primary_metrics=_intensity_metrics("Nuclei"),
+    plausible={
+        "Nuclei_Count": (1, 20_000),
+        "Nuclei_MeanArea_Um2": (20, 400),
+        "Nuclei_MeanIntensity": (1, 65_535),
+    },
+)
+
+ER = Organelle(
+    name="er",
+    prefix="Er",
+    description="Endoplasmic reticulum: where secreted protein is made, as area and mass.",
+    stains=("er", "ConA", "Concanavalin"),
+    target="continuous",
+    preprocessing=(
+        Step("subtract_background", {"radius_um": 120.0}),
+        Step("clear_background", {"sigmas": 3.0, "smoothing_um": 0.65, "margin_um": 1.3}),
+    ),
+    losses={"mse": 1.0, "pcc": 0.1},
+    segmentation=(
+        Step("normalise", {"smoothing_um": 0.65}),
+        Step("global_threshold", {"method": "mean", "sigmas": 6.0}),
+        Step("zero_outside"),
+        Step("local_threshold", {"reach_um": 20.0, "share": 0.15}),
+        Step("fill_holes", {"max_area_um2": 150.0}),
+        Step("open_and_blur", {"radius_um": 1.3, "smoothing_um": 0.65}),
+        Step("separate", {"min_area_um2": 20.0}),
+    ),
+    primary_metrics=_intensity_metrics("Er"),
+    plausible={"Er_Count": (1, 20_000), "Er_MeanIntensity": (1, 65_535)},
+)
+
+GOLGI = Organelle(
+    name="golgi",
+    prefix="Golgi",
+    description="Golgi apparatus: small, bright stacks beside the nucleus, sparse and dim.",
+    stains=("golgi", "WGA"),
+    target="continuous",
+    preprocessing=(
+        Step("enhance_spots", {"radius_um": 5.0}),
+        Step("clear_background", {"sigmas": 3.0, "smoothing_um": 0.65, "margin_um": 0.65}),
+    ),
+    losses={"mse": 1.0, "pcc": 0.2},
+    segmentation=(
+        Step("top_hat", {"radius_um": 5.0}),
+        Step("normalise", {"smoothing_um": 0.65}),
+        Step("global_threshold", {"method": "mean", "sigmas": 6.0}),
+        Step("zero_outside"),
+        Step("local_threshold", {"reach_um": 4.0, "share": 0.4}),
+        Step("fill_holes"),
+        Step("open_and_blur", {"radius_um": 0.0, "smoothing_um": 0.5}),
+        Step("separate", {"min_area_um2": 2.0}),
+    ),
+    primary_metrics=_intensity_metrics("Golgi"),
+    plausible={"Golgi_Count": (0, 100_000), "Golgi_MeanIntensity": (0, 65_535)},
+)
+
+GFP = Organelle(
+    name="gfp",
+    prefix="Gfp",
+    description="The product's reporter: which cells make it, as a mask.",
+    stains=("gfp", "GFP", "FITC"),
+    target="binary",
+    preprocessing=(
+        Step("subtract_background", {"radius_um": 120.0}),
+        Step("binary_mask", {"sigmas": 6.0, "smoothing_um": 0.65}),
+    ),
+    losses={"bce": 1.0},
+    segmentation=(
+        Step("probability", {"sigmas": 6.0, "smoothing_um": 0.65, "radius_um": 120.0}),
+        Step("fill_holes", {"max_area_um2": 50.0}),
+        Step("open_and_blur", {"radius_um": 1.3, "smoothing_um": 0.65}),
+        Step("separate", {"min_area_um2": 20.0}),
+    ),
+    primary_metrics=("Gfp_Count", "Gfp_TotalArea"),
+    plausible={"Gfp_Count": (0, 20_000)},
+)
+
+ACTIN = Organelle(
+    name="actin",
+    prefix="Actin",
+    description="Actin: the cell's outline and its fibres.",
+    stains=("actin", "Phalloidin"),
+    target="continuous",
+    preprocessing=ER.preprocessing,
+    losses={"mse": 1.0, "pcc": 0.1},
+    segmentation=ER.segmentation,
+    primary_metrics=_intensity_metrics("Actin"),
+    plausible={"Actin_Count": (1, 20_000), "Actin_MeanIntensity": (1, 65_535)},
+)
+
+NUCLEOLI = Organelle(
+    name="nucleoli",
+    prefix="Nucleoli",
+    description="Nucleoli: where ribosomes are made, one to four bright spots in a nucleus.",
+    stains=("nucleoli", "RNA", "SYTO14"),
+    target="continuous",
+    preprocessing=(
+        Step("enhance_spots", {"radius_um": 2.5}),
+        Step("clear_background", {"sigmas": 3.0, "smoothing_um": 0.65, "margin_um": 0.65}),
+    ),
+    losses={"mse": 1.0, "pcc": 0.2},
+    segmentation=(
+        Step("top_hat", {"radius_um": 2.5}),
+        Step("normalise", {"smoothing_um": 0.5}),
+        Step("global_threshold", {"method": "mean", "sigmas": 6.0}),
+        Step("zero_outside"),
+        Step("local_threshold", {"reach_um": 2.0, "share": 0.5}),
+        Step("fill_holes"),
+        Step("open_and_blur", {"radius_um": 0.0, "smoothing_um": 0.5}),
+        Step("separate", {"min_area_um2": 0.8}),
+    ),
+    primary_metrics=_intensity_metrics("Nucleoli"),
+    plausible={"Nucleoli_Count": (0, 100_000), "Nucleoli_MeanIntensity": (0, 65_535)},
+)
+
+ORGANELLES: dict[str, Organelle] = {
+    recipe.name: recipe for recipe in (NUCLEI, ER, GOLGI, GFP, ACTIN, NUCLEOLI)
+}
 
 
 def organelle(name: str | Organelle) -> Organelle:

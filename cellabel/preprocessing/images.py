@@ -1,0 +1,145 @@
+"""What every operation here asks of an image, and the background and noise that most of them need."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cellabel.errors import InputError
+
+__all__ = ["Background", "background_and_noise", "histogram_quantiles", "require_image", "to_pixels"]
+
+FloatImage = NDArray[np.float32]
+
+
+class Background(NamedTuple):
+    """Level and spread of the pixels that show no object, in the image's units."""
+
+    level: float
+    noise: float
+
+
+def require_image(image: ArrayLike, what: str = "The image") -> NDArray[Any]:
+    """The image as a finite two-dimensional numeric array; nothing is copied where nothing must change.
+
+    Args:
+        image: (H, W), any boolean, integer or floating type.
+        what: subject of the sentence if it is refused.
+
+    Raises:
+        InputError: not (H, W), empty, not numeric, NaN or infinite values.
+    """
+    array = np.asarray(image)
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(
+            f"{what} has shape {array.shape}, but one channel and one plane (H, W) is needed; "
+            "select the channel and project the z-steps first."
+        )
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise InputError(
+            f"{what} has values of type {array.dtype}, which are no intensities; read it as numbers."
+        )
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            count = int(array.size - np.isfinite(array).sum())
+            raise InputError(
+                f"{what} has {count} of {array.size} pixels that are NaN or infinite; "
+                "export it again or leave it out."
+            )
+        if array.dtype == np.float16:
+            return array.astype(np.float32)
+    return array
+
+
+def to_pixels(length_um: float, pixel_size_um: float | None, minimum: float = 0.0) -> float:
+    """A length in micrometres as a length in pixels.
+
+    Args:
+        length_um: the length, µm.
+        pixel_size_um: size of a pixel, µm; None means the recipes' reference size.
+        minimum: the smallest length that still makes sense, px.
+
+    Raises:
+        InputError: the pixel size is not a positive number.
+    """
+    from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM
+
+    size = REFERENCE_PIXEL_SIZE_UM if pixel_size_um is None else float(pixel_size_um)
+    if not (np.isfinite(size) and size > 0):
+        raise InputError(f"The pixel size is {pixel_size_um} µm; give the micrometres that one pixel covers.")
+    return max(length_um / size, minimum)
+
+
+def histogram_quantiles(image: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Quantiles of all pixels, by counting where the image is 8 or 16 bit and by partition elsewhere.
+
+    Args:
+        image: (H, W).
+        shares: each from 0 to 1.
+
+    Returns:
+        One value a share. For 8- and 16-bit images the lower of the two neighbouring order statistics.
+    """
+    if image.dtype in (np.uint8, np.uint16):
+        cumulative = np.cumsum(np.bincount(image.ravel()))
+        ranks = np.asarray(shares) * (image.size - 1) + 1
+        return tuple(float(v) for v in np.searchsorted(cumulative, np.floor(ranks), side="left"))
+    flat = image.ravel()
+    positions = [int(share * (flat.size - 1)) for share in shares]
+    ordered = np.partition(flat, positions)
+    return tuple(float(ordered[position]) for position in positions)
+
+
+def background_and_noise(image: NDArray[Any], bins: int = 1024) -> Background:
+    """Level and spread of the background: the mode of the darker class, and the spread below that mode.
+
+    The darker class is what Otsu's threshold leaves behind, so a crowded field does not move the level; the
+    spread is taken below the mode alone, because objects and blur lie above it. On a field without objects it
+    is the level and the standard deviation of the noise.
+
+    Args:
+        image: (H, W), the image's units.
+        bins: resolution of the histogram between the 0th and the 99.9th percentile.
+
+    Returns:
+        Level and noise (one standard deviation), the image's units. A constant image has no noise.
+    """
+    low, high = histogram_quantiles(image, (0.0, 0.999))
+    if not high > low:
+        return Background(low, 0.0)
+    width = (high - low) / bins
+    scaled = (image.astype(np.float64) - low) / width
+    counts = np.bincount(np.clip(scaled, 0, bins - 1).astype(np.intp).ravel(), minlength=bins).astype(
+        np.float64
+    )
+    dark = counts[: otsu_bin(counts) + 1]
+    mode = _smoothed_mode(dark)
+    centres = np.arange(mode + 1) + 0.5
+    below = dark[: mode + 1]
+    spread = np.sqrt(np.sum(below * (centres - (mode + 0.5)) ** 2) / max(below.sum(), 1.0))
+    return Background(low + (mode + 0.5) * width, float(max(spread, 0.5)) * width)
+
+
+def otsu_bin(counts: NDArray[np.float64]) -> int:
+    """The bin after which Otsu's method cuts a histogram (largest variance between the two classes)."""
+    weights = np.cumsum(counts)
+    moments = np.cumsum(counts * np.arange(counts.size))
+    total, mean = weights[-1], moments[-1]
+    inside = np.maximum(weights * (total - weights), np.finfo(np.float64).tiny)
+    between = (mean * weights - moments * total) ** 2 / inside
+    between[weights >= total] = 0.0
+    return int(np.argmax(between))
+
+
+def _smoothed_mode(counts: NDArray[np.float64]) -> int:
+    """The fullest bin of a histogram after a running mean of 1 % of its occupied width."""
+    occupied = np.flatnonzero(counts)
+    if occupied.size == 0:
+        return 0
+    width = max(3, int(0.05 * (occupied[-1] - occupied[0] + 1)) | 1)
+    kernel = np.ones(width) / width
+    return int(np.argmax(np.convolve(counts, kernel, mode="same")))
