@@ -4,12 +4,12 @@ Every operation takes one plane (H, W) and gives one back. `prepare_input` makes
 `prepare_target` what it is to predict: in the stain's own units, never scaled by the image itself.
 """
 
-from cellabel.preprocessing.background import opening, rolling_ball, subtract_background, white_tophat
-from cellabel.preprocessing.illumination import correct_flat_field, flat_field
-from cellabel.preprocessing.images import Background, background_and_noise, require_image
-from cellabel.preprocessing.normalisation import normalise, prepare_input
-from cellabel.preprocessing.projection import PROJECTIONS, project
-from cellabel.preprocessing.targets import (
+from cellabel.preprocessing._background import disk, opening, rolling_ball, subtract_background, white_tophat
+from cellabel.preprocessing._illumination import correct_flat_field, flat_field
+from cellabel.preprocessing._images import Background, background_and_noise, require_image
+from cellabel.preprocessing._normalisation import normalise, prepare_input
+from cellabel.preprocessing._projection import PROJECTIONS, project
+from cellabel.preprocessing._targets import (
     STEPS,
     binary_mask,
     clear_background,
@@ -18,7 +18,7 @@ from cellabel.preprocessing.targets import (
     in_pixels,
     prepare_target,
 )
-from cellabel.preprocessing.thresholds import THRESHOLDS, global_threshold, local_threshold
+from cellabel.preprocessing._thresholds import THRESHOLDS, global_threshold, local_threshold
 
 __all__ = [
     "prepare_input",
@@ -28,6 +28,7 @@ __all__ = [
     "correct_flat_field",
     "white_tophat",
     "opening",
+    "disk",
     "rolling_ball",
     "subtract_background",
     "global_threshold",

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from cellabel.errors import InputError
 from cellabel.organelles import Organelle
 from cellabel.organelles import organelle as recipe_of
-from cellabel.preprocessing.background import rolling_ball, subtract_background, white_tophat
-from cellabel.preprocessing.images import background_and_noise, require_image, to_pixels
+from cellabel.preprocessing._background import rolling_ball, subtract_background, white_tophat
+from cellabel.preprocessing._images import background_and_noise, require_image, to_pixels
 
 __all__ = ["STEPS", "binary_mask", "clear_background", "clip_intensities", "enhance_spots", "prepare_target"]
 

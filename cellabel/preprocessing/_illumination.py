@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellabel.errors import InputError
-from cellabel.preprocessing.images import require_image
+from cellabel.preprocessing._images import require_image
 
 __all__ = ["correct_flat_field", "flat_field"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellabel.errors import InputError
-from cellabel.preprocessing.images import histogram_quantiles, otsu_bin, require_image
+from cellabel.preprocessing._images import histogram_quantiles, otsu_bin, require_image
 
 __all__ = ["THRESHOLDS", "global_threshold", "local_threshold"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellabel.errors import InputError
-from cellabel.preprocessing.images import histogram_quantiles, require_image
+from cellabel.preprocessing._images import histogram_quantiles, require_image
 
 __all__ = ["normalise", "prepare_input"]
 

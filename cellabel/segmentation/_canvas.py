@@ -1,0 +1,48 @@
+"""What passes from one step of a segmentation to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FULL_SCALE", "Canvas"]
+
+FULL_SCALE = 65535
+"""Intensities are counted in whole steps up to here.
+
+Whole numbers make every filter exact, so that an image turned by 90° or moved is segmented alike to the
+pixel.
+"""
+
+
+@dataclass
+class Canvas:
+    """One image on its way to labels.
+
+    Attributes:
+        image: (H, W) as it was given, its own units.
+        work: (H, W) uint16, the image between its darkest and its brightest pixel; hot pixels are cut.
+        mask: (H, W) uint8, 1 where an object may be.
+        labels: (H, W) int32, 0 is background.
+        level: of the background, in units of `work`.
+        noise: standard deviation of the background, in units of `work`.
+    """
+
+    image: NDArray
+    work: NDArray[np.uint16]
+    mask: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    level: float = 0.0
+    noise: float = 0.0
+
+    @classmethod
+    def of(cls, image: NDArray) -> Canvas:
+        """A canvas on which nothing has been drawn."""
+        return cls(
+            image=image,
+            work=np.zeros(image.shape, np.uint16),
+            mask=np.ones(image.shape, np.uint8),
+            labels=np.zeros(image.shape, np.int32),
+        )

@@ -1,0 +1,121 @@
+"""From intensities to a mask: steps 1 to 6 of the recipe."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cellabel.preprocessing import background_and_noise, global_threshold, subtract_background, white_tophat
+from cellabel.preprocessing.background import disk
+from cellabel.segmentation._canvas import FULL_SCALE, Canvas
+
+__all__ = [
+    "fill_holes",
+    "local_contrast",
+    "normalise",
+    "open_and_blur",
+    "probability",
+    "threshold",
+    "top_hat",
+    "zero_outside",
+]
+
+
+def top_hat(canvas: Canvas, *, radius: float) -> Canvas:
+    """Keep what is narrower than the disk (`radius`, px), so that spots are judged against their cell."""
+    canvas.image = white_tophat(canvas.image, max(radius, 1.0))
+    return canvas
+
+
+def normalise(canvas: Canvas, *, smoothing: float) -> Canvas:
+    """Step 1: the image on a scale of whole numbers, smoothed by a Gaussian of σ = `smoothing` px.
+
+    The scale ends at the brightest pixel that has neighbours like it (a 3 × 3 median), so that a hot pixel
+    does not press the image into the dark end.
+    """
+    image = canvas.image
+    kept = image if image.dtype in (np.uint8, np.uint16) else image.astype(np.float32)
+    steady = cv2.medianBlur(kept, 3)
+    low, high = float(steady.min()), float(steady.max())
+    if high > low:
+        # In float64, and halves upwards: the same image with an offset or a gain falls on the same steps.
+        steps = (image.astype(np.float64) - low) * (FULL_SCALE / (high - low))
+        canvas.work = np.clip(np.floor(steps + 0.5), 0, FULL_SCALE).astype(np.uint16)
+        canvas.work = gaussian(canvas.work, smoothing)
+    canvas.level, canvas.noise = background_and_noise(canvas.work)
+    return canvas
+
+
+def threshold(canvas: Canvas, *, method: str = "mean", sigmas: float = 6.0) -> Canvas:
+    """Step 2: one threshold for the image, never below `sigmas` standard deviations of the background's noise."""
+    cut = max(global_threshold(canvas.work, method), canvas.level + sigmas * canvas.noise)
+    canvas.mask = (canvas.work > cut).astype(np.uint8)
+    return canvas
+
+
+def zero_outside(canvas: Canvas) -> Canvas:
+    """Step 3: zero the pixels outside the mask."""
+    canvas.work = canvas.work * canvas.mask
+    return canvas
+
+
+def local_contrast(canvas: Canvas, *, reach: float, share: float) -> Canvas:
+    """Step 4: a pixel belongs to an object if it reaches a share of the brightest one nearby.
+
+    Args:
+        canvas: with `work` zero outside the first mask.
+        reach: how near, px.
+        share: of the height above background that the brightest pixel within `reach` has.
+    """
+    around = np.ones((2 * max(round(reach), 1) + 1,) * 2, np.uint8)
+    peak = cv2.dilate(canvas.work, around).astype(np.float32)
+    peak = cv2.blur(peak, around.shape, borderType=cv2.BORDER_REFLECT)
+    cut = canvas.level + share * (peak - canvas.level)
+    canvas.mask = ((canvas.work > cut) & (canvas.mask > 0)).astype(np.uint8)
+    return canvas
+
+
+def fill_holes(canvas: Canvas, *, max_area: float = np.inf) -> Canvas:
+    """Step 5: fill holes up to `max_area` px; what touches the image's border is no hole."""
+    count, regions, stats, _ = cv2.connectedComponentsWithStats(1 - canvas.mask, connectivity=4)
+    height, width = canvas.mask.shape
+    left, top, wide, high, area = (stats[:, column] for column in range(5))
+    open_ended = (left == 0) | (top == 0) | (left + wide == width) | (top + high == height)
+    fill = ~open_ended & (area <= max_area)
+    fill[0] = False
+    if count > 1 and fill.any():
+        canvas.mask = canvas.mask | fill.astype(np.uint8)[regions]
+    return canvas
+
+
+def open_and_blur(canvas: Canvas, *, radius: float, smoothing: float) -> Canvas:
+    """Step 6: opening by a disk of `radius` px, then a Gaussian of σ = `smoothing` px that rounds the outline."""
+    if radius >= 1:
+        canvas.mask = cv2.morphologyEx(canvas.mask, cv2.MORPH_OPEN, disk(radius))
+    if smoothing > 0:
+        canvas.mask = (gaussian(canvas.mask * np.uint8(255), smoothing) > 127).astype(np.uint8)
+    return canvas
+
+
+def probability(canvas: Canvas, *, sigmas: float, smoothing: float, radius: float) -> Canvas:
+    """A mask from a probability (above one half), or from a raw stain (above the background's noise).
+
+    Floating images within 0 and 1, and integer ones of 0 and 1, are probabilities or masks; anything else is
+    a stain.
+    """
+    image = canvas.image
+    if image.min() >= 0 and image.max() <= 1:
+        canvas.mask = (image > 0.5).astype(np.uint8)
+        canvas.work = canvas.mask.astype(np.uint16) * np.uint16(FULL_SCALE)
+        return canvas
+    canvas.image = subtract_background(image, radius)
+    return threshold(normalise(canvas, smoothing=smoothing), method="mean", sigmas=sigmas)
+
+
+def gaussian(array: NDArray, sigma: float) -> NDArray:
+    """Gaussian of `sigma` px on whole numbers: OpenCV computes it exactly there, so turns and moves commute."""
+    if sigma <= 0.2:
+        return array
+    side = 2 * max(1, round(3 * sigma)) + 1
+    return cv2.GaussianBlur(array, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
