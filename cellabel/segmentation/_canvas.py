@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +31,15 @@ class Canvas:
         noise: standard deviation of the background, in units of `work`.
     """
 
-    image: NDArray
-    work: NDArray[np.uint16]
-    mask: NDArray[np.uint8]
+    image: NDArray[Any]
+    work: NDArray[Any]
+    mask: NDArray[Any]
     labels: NDArray[np.int32]
     level: float = 0.0
     noise: float = 0.0
 
     @classmethod
-    def of(cls, image: NDArray) -> Canvas:
+    def of(cls, image: NDArray[Any]) -> Canvas:
         """A canvas on which nothing has been drawn."""
         return cls(
             image=image,

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellabel.preprocessing import background_and_noise, global_threshold, subtract_background, white_tophat
-from cellabel.preprocessing.background import disk
+from cellabel.preprocessing import (
+    background_and_noise,
+    disk,
+    global_threshold,
+    subtract_background,
+    white_tophat,
+)
 from cellabel.segmentation._canvas import FULL_SCALE, Canvas
 
 __all__ = [
@@ -48,7 +55,7 @@ def normalise(canvas: Canvas, *, smoothing: float) -> Canvas:
 
 
 def threshold(canvas: Canvas, *, method: str = "mean", sigmas: float = 6.0) -> Canvas:
-    """Step 2: one threshold for the image, never below `sigmas` standard deviations of the background's noise."""
+    """Step 2: one threshold for the image, at least `sigmas` standard deviations of the noise."""
     cut = max(global_threshold(canvas.work, method), canvas.level + sigmas * canvas.noise)
     canvas.mask = (canvas.work > cut).astype(np.uint8)
     return canvas
@@ -69,7 +76,7 @@ def local_contrast(canvas: Canvas, *, reach: float, share: float) -> Canvas:
         share: of the height above background that the brightest pixel within `reach` has.
     """
     around = np.ones((2 * max(round(reach), 1) + 1,) * 2, np.uint8)
-    peak = cv2.dilate(canvas.work, around).astype(np.float32)
+    peak: NDArray[Any] = cv2.dilate(canvas.work, around).astype(np.float32)
     peak = cv2.blur(peak, around.shape, borderType=cv2.BORDER_REFLECT)
     cut = canvas.level + share * (peak - canvas.level)
     canvas.mask = ((canvas.work > cut) & (canvas.mask > 0)).astype(np.uint8)
@@ -90,7 +97,7 @@ def fill_holes(canvas: Canvas, *, max_area: float = np.inf) -> Canvas:
 
 
 def open_and_blur(canvas: Canvas, *, radius: float, smoothing: float) -> Canvas:
-    """Step 6: opening by a disk of `radius` px, then a Gaussian of σ = `smoothing` px that rounds the outline."""
+    """Step 6: opening by a disk of `radius` px, then a Gaussian of σ = `smoothing` px on the outline."""
     if radius >= 1:
         canvas.mask = cv2.morphologyEx(canvas.mask, cv2.MORPH_OPEN, disk(radius))
     if smoothing > 0:
@@ -113,8 +120,8 @@ def probability(canvas: Canvas, *, sigmas: float, smoothing: float, radius: floa
     return threshold(normalise(canvas, smoothing=smoothing), method="mean", sigmas=sigmas)
 
 
-def gaussian(array: NDArray, sigma: float) -> NDArray:
-    """Gaussian of `sigma` px on whole numbers: OpenCV computes it exactly there, so turns and moves commute."""
+def gaussian(array: NDArray[Any], sigma: float) -> NDArray[Any]:
+    """Gaussian of `sigma` px on whole numbers, where OpenCV is exact: turns and moves commute."""
     if sigma <= 0.2:
         return array
     side = 2 * max(1, round(3 * sigma)) + 1

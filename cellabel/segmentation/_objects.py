@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellabel.preprocessing.background import disk
 from cellabel.segmentation._canvas import Canvas
 from cellabel.segmentation._masks import gaussian
 
@@ -28,7 +29,7 @@ def separate(canvas: Canvas, *, min_area: float = 1.0) -> Canvas:
 
 
 def drop_small(canvas: Canvas, *, min_area: float) -> Canvas:
-    """Drop objects under `min_area` px and number the others from 1 without gaps, in order of their first pixel."""
+    """Drop objects under `min_area` px and number the others from 1 without gaps, by first pixel."""
     area = np.bincount(canvas.labels.ravel())
     keep = area >= max(min_area, 1.0)
     keep[0] = False
@@ -62,7 +63,7 @@ def split_touching(canvas: Canvas, *, smoothing: float, depth: float, min_radius
 
 
 def _seeds(hill: NDArray[np.uint16], depth: int, lowest: float) -> NDArray[np.int32]:
-    """Numbered tops that rise at least `depth` above the saddle to any higher one (h-maxima by reconstruction)."""
+    """Numbered tops that rise at least `depth` above the saddle to a higher one: h-maxima."""
     lowered = np.where(hill > depth, hill - np.minimum(hill, depth), 0).astype(np.uint16)
     square = np.ones((3, 3), np.uint8)
     while True:
@@ -85,7 +86,7 @@ def _split(
     canvas: Canvas,
     hill: NDArray[np.uint16],
     marks: NDArray[np.int32],
-    strength: NDArray[np.float64],
+    strength: NDArray[Any],
     number: int,
 ) -> None:
     """Flood one region from its seeds, downhill; where two meet on one step, the brighter seed wins.
