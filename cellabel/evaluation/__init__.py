@@ -1,0 +1,5 @@
+"""Truth against prediction: the gate between challenger and champion, and intervals of what is predicted."""
+
+from cellabel.evaluation.gate import CLEAN, Decision, GateSettings, decide, well_errors
+
+__all__ = ["CLEAN", "Decision", "GateSettings", "decide", "well_errors"]

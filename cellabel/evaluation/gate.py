@@ -1,0 +1,393 @@
+"""The gate between challenger and champion: which of two models measures unseen wells better.
+
+What is compared is, well by well, the absolute error of the logarithm of a measured feature (0.02 is about
+two percent), never a difference of two correlations. Plates are the units, because wells of one plate share
+its errors. The rules, in the order in which they are tried:
+
+1. *Enough to judge by*: at least `min_plates` plates and `min_wells` wells, and a test set that was not used
+   too often. alpha is halved with each earlier use.
+2. *Not worse on clean wells*: for every metric the upper bound of the mean difference lies below delta, a
+   quarter of the standard deviation of replicate wells (at most 0.02 for counts and areas, 0.05 for
+   intensities), and on no plate is the mean difference above three delta.
+3. *Better where it was meant to be*: over the conditions that the challenger was trained for, the error over
+   all metrics falls by at least a tenth and its bound lies below zero. Without such conditions this is asked
+   of the clean wells: a challenger that is only as good as the champion changes nothing.
+4. *No harm elsewhere*: in no condition is a metric worse by more than two delta.
+
+A first model, without a champion, is promoted when its errors are finite and within a factor of two at the
+median: see `GateSettings.first_max_error`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from cellabel.errors import InputError
+from cellabel.evaluation._bounds import group_means, stratified_bounds, upper_bounds
+from cellabel.evaluation._well_errors import replicate_spread, well_errors
+
+__all__ = ["CLEAN", "Decision", "GateSettings", "decide", "well_errors"]
+
+CLEAN = "clean"
+"""The condition of wells as they were imaged."""
+
+ALL = "all"
+"""The metric of the row that judges the improvement: the mean over the primary metrics."""
+
+_KEY = ["plate", "well", "metric", "condition"]
+
+
+class GateSettings(BaseModel):
+    """What the gate asks for; the defaults are the rules, a demonstration may lower them visibly."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_plates: int = Field(4, ge=1, description="Held-out plates below which nothing is promoted.")
+    min_wells: int = Field(24, ge=2, description="Held-out wells below which nothing is promoted.")
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="One-sided error of each bound at the first use of a test set."
+    )
+    max_reuse: int = Field(
+        5, ge=1, description="Earlier uses of the same test set after which a fresh stained plate is needed."
+    )
+    deltas: dict[str, float] = Field(
+        default_factory=dict,
+        description="Metric → margin in log units; absent: from replicate wells, at most the two below.",
+    )
+    replicate_share: float = Field(
+        0.25, gt=0, description="Delta as a share of the standard deviation of replicate wells."
+    )
+    max_delta_shape: float = Field(0.02, gt=0, description="Largest delta of counts and areas.")
+    max_delta_intensity: float = Field(0.05, gt=0, description="Largest delta of intensities.")
+    min_improvement: float = Field(
+        0.10,
+        ge=0,
+        lt=1,
+        description="Least relative fall of the error where the challenger should be better.",
+    )
+    max_other_deltas: float = Field(2.0, gt=0, description="Deltas by which another condition may be worse.")
+    max_plate_deltas: float = Field(3.0, gt=0, description="Deltas by which a single plate may be worse.")
+    first_max_error: float = Field(
+        0.69,
+        gt=0,
+        description="Largest median |log error| of a first model, per metric (0.69: a factor of 2).",
+    )
+    units: Literal["auto", "plates", "wells"] = Field(
+        "auto",
+        description="What varies: plates, or wells within these plates; auto: wells for a single plate.",
+    )
+    n_resamples: int = Field(4000, ge=200, description="Bootstrap replicates (ten plates or more).")
+    seed: int = Field(0, description="Seed of the bootstrap.")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says.
+
+    Attributes:
+        promote: whether the challenger takes the champion's place.
+        reason: one sentence.
+        table: one row a metric and condition: metric, condition, n_plates, n_wells, champion_error,
+            challenger_error, mean_difference (challenger − champion, below zero is better), relative, bound,
+            delta, worst_plate, worst_plate_difference, verdict. Errors are mean |log error|.
+        warnings: what limits the claim, a sentence each.
+        alpha: one-sided error that the bounds were computed at.
+    """
+
+    promote: bool
+    reason: str
+    table: pd.DataFrame
+    warnings: tuple[str, ...] = ()
+    alpha: float = 0.05
+
+
+@dataclass
+class _Findings:
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    objections: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def decide(
+    champion: pd.DataFrame | None,
+    challenger: pd.DataFrame,
+    *,
+    settings: GateSettings | None = None,
+    champion_corrupted: pd.DataFrame | None = None,
+    challenger_corrupted: pd.DataFrame | None = None,
+    improve: Sequence[str] | None = None,
+    reuse: int = 0,
+) -> Decision:
+    """Judge whether the challenger takes the champion's place.
+
+    Args:
+        champion: its errors on clean held-out wells, from `well_errors`; None where there is no champion yet.
+        challenger: its errors on the same wells.
+        settings: the gate's settings.
+        champion_corrupted: its errors on corrupted images of those wells, made by another implementation than
+            the training's augmentation, with a further column `condition`.
+        challenger_corrupted: the challenger's errors on the same images.
+        improve: conditions that the challenger was trained for; None means all of the corrupted ones.
+        reuse: how often this test set has decided before.
+
+    Raises:
+        InputError: the two sides hold different wells or metrics, or an unknown condition is to be improved.
+    """
+    settings = settings or GateSettings()
+    if challenger.empty:
+        raise InputError(
+            "The challenger was measured on no held-out well, so the gate cannot judge it: label a plate."
+        )
+    if champion is None:
+        return _first(challenger, settings)
+    pairs = _pairs(champion, challenger, champion_corrupted, challenger_corrupted)
+    conditions = [name for name in pairs["condition"].unique() if name != CLEAN]
+    meant = list(conditions if improve is None else improve) or [CLEAN]
+    if unknown := sorted(set(meant) - {*conditions, CLEAN}):
+        raise InputError(
+            f"The gate has no wells of the condition {unknown[0]!r}: measure both there or leave it out."
+        )
+    alpha = settings.alpha * 0.5**reuse
+    found = _Findings()
+    _check_enough(pairs, settings, reuse, found)
+    _judge(pairs, meant, alpha, settings, found)
+    if found.objections:
+        reason = f"Not promoted: {'; '.join(found.objections)}."
+    else:
+        where = "clean wells" if meant == [CLEAN] else ", ".join(meant)
+        relative = -found.rows[-1]["relative"]
+        reason = f"Promoted: the error on {where} falls by {relative:.0%} and clean wells are not worse."
+    return Decision(not found.objections, reason, pd.DataFrame(found.rows), tuple(found.warnings), alpha)
+
+
+def _first(challenger: pd.DataFrame, settings: GateSettings) -> Decision:
+    """The rule of a first model: finite and plausible."""
+    found = _Findings()
+    if challenger["plate"].nunique() < settings.min_plates:
+        found.warnings.append(
+            f"The first model was judged on {challenger['plate'].nunique()} plate(s), fewer than "
+            f"{settings.min_plates}."
+        )
+    for metric, rows in challenger.groupby("metric", sort=False):
+        error = rows["log_error"].abs()
+        finite = bool(np.isfinite(error).all())
+        plausible = finite and float(error.median()) <= settings.first_max_error
+        if not finite:
+            found.objections.append(f"{metric} is not finite in {int((~np.isfinite(error)).sum())} wells")
+        elif not plausible:
+            found.objections.append(
+                f"{metric} is off by a factor of {np.exp(error.median()):.1f} at the median "
+                f"(allowed {np.exp(settings.first_max_error):.1f})"
+            )
+        found.rows.append(
+            _row(str(metric), CLEAN, rows, challenger_error=float(error.mean()))
+            | {"verdict": "plausible" if plausible else "implausible"}
+        )
+    promote = not found.objections
+    reason = (
+        "Promoted: there was no champion, and the errors are finite and plausible."
+        if promote
+        else f"Not promoted: there is no champion yet, but {'; '.join(found.objections)}."
+    )
+    return Decision(promote, reason, pd.DataFrame(found.rows), tuple(found.warnings), settings.alpha)
+
+
+def _pairs(
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    champion_corrupted: pd.DataFrame | None,
+    challenger_corrupted: pd.DataFrame | None,
+) -> pd.DataFrame:
+    """Both models side by side, one row a plate, well, metric and condition, sorted."""
+    if (champion_corrupted is None) != (challenger_corrupted is None):
+        raise InputError("Only one of the two models was measured on corrupted wells: measure both there.")
+    sides = []
+    for clean, corrupted in ((champion, champion_corrupted), (challenger, challenger_corrupted)):
+        parts = [clean.assign(condition=CLEAN)]
+        if corrupted is not None:
+            parts.append(corrupted)
+        sides.append(pd.concat(parts, ignore_index=True))
+    pairs = sides[0].merge(
+        sides[1][[*_KEY, "log_error"]],
+        on=_KEY,
+        how="outer",
+        suffixes=("_champion", "_challenger"),
+        indicator=True,
+    )
+    alone = pairs[pairs["_merge"] != "both"]
+    if len(alone):
+        one = alone.iloc[0]
+        side = "champion" if one["_merge"] == "left_only" else "challenger"
+        raise InputError(
+            f"{one['metric']} of plate {one['plate']}, well {one['well']} ({one['condition']}) was measured "
+            f"for the {side} only: measure both models on the same wells."
+        )
+    pairs["champion"] = pairs["log_error_champion"].abs()
+    pairs["challenger"] = pairs["log_error_challenger"].abs()
+    pairs["difference"] = pairs["challenger"] - pairs["champion"]
+    return pairs.sort_values(_KEY, ignore_index=True)
+
+
+def _check_enough(pairs: pd.DataFrame, settings: GateSettings, reuse: int, found: _Findings) -> None:
+    """Rule 1: enough plates and wells, a test set that is not used up, finite errors."""
+    clean = pairs[pairs["condition"] == CLEAN]
+    n_plates, n_wells = clean["plate"].nunique(), len(clean[["plate", "well"]].drop_duplicates())
+    if n_plates < settings.min_plates or n_wells < settings.min_wells:
+        found.objections.append(
+            f"{n_plates} plate(s) and {n_wells} wells are too few for an automatic promotion "
+            f"(at least {settings.min_plates} and {settings.min_wells}), a person may promote"
+        )
+    if reuse >= settings.max_reuse:
+        found.objections.append(
+            f"the test wells have decided {reuse} times already, a fresh stained plate is needed"
+        )
+    elif reuse:
+        found.warnings.append(
+            f"The test wells have decided {reuse} time(s) before: alpha is {settings.alpha * 0.5**reuse:.4g}."
+        )
+    if not np.isfinite(pairs["challenger"]).all():
+        found.objections.append("the challenger's errors are not all finite")
+
+
+def _judge(
+    pairs: pd.DataFrame, meant: list[str], alpha: float, settings: GateSettings, found: _Findings
+) -> None:
+    """Fill the table, and object where a rule is broken."""
+    deltas, capped = _deltas(pairs[pairs["condition"] == CLEAN], settings)
+    if capped:
+        found.warnings.append(
+            f"Too few replicate wells of a clone on a plate for {', '.join(capped)}: the margin is its cap."
+        )
+    for (condition, metric), rows in pairs.groupby(["condition", "metric"], sort=False):
+        row = _compare(str(metric), str(condition), rows, alpha, settings)
+        row["delta"] = delta = deltas[str(metric)]
+        row["verdict"] = _verdict_of(row, delta, settings, found)
+        found.rows.append(row)
+    gain = pairs[pairs["condition"].isin(meant)]
+    combined = gain.groupby(["plate", "clone", "well"], as_index=False, dropna=False)[
+        ["champion", "challenger", "difference"]
+    ].mean()
+    row = _compare(ALL, " + ".join(meant), combined, alpha, settings)
+    better = row["bound"] < 0 and row["relative"] <= -settings.min_improvement
+    row |= {"delta": 0.0, "verdict": "better" if better else "not better"}
+    if not better:
+        found.objections.append(
+            f"on {row['condition']} the error changes by {float(row['relative']):+.1%} "
+            f"(bound of the difference {float(row['bound']):+.4f}), and a fall of at least "
+            f"{settings.min_improvement:.0%} with a bound below 0 is asked for"
+        )
+    found.rows.append(row)
+    if _units(pairs, settings) == "wells":
+        found.warnings.append(
+            "Wells were the units, so the comparison holds within "
+            f"{'this plate' if pairs['plate'].nunique() == 1 else 'these plates'} only."
+        )
+
+
+def _verdict_of(row: dict[str, Any], delta: float, settings: GateSettings, found: _Findings) -> str:
+    """The verdict of one metric under one condition, with its objections."""
+    metric, condition = row["metric"], row["condition"]
+    if condition != CLEAN:
+        if row["mean_difference"] <= settings.max_other_deltas * delta:
+            return "not worse"
+        found.objections.append(
+            f"on {condition} {metric} is worse by {row['mean_difference']:.3f} "
+            f"(allowed {settings.max_other_deltas * delta:.3f})"
+        )
+        return "worse"
+    verdict = "not worse"
+    if not row["bound"] < delta:
+        verdict = "may be worse"
+        found.objections.append(
+            f"on clean wells {metric} may be worse by {row['bound']:.3f} (allowed {delta:.3f})"
+        )
+    most = settings.max_plate_deltas * delta
+    if row["n_plates"] > 1 and row["worst_plate_difference"] > most:
+        verdict = "worse on a plate" if verdict == "not worse" else verdict
+        found.objections.append(
+            f"on plate {row['worst_plate']} {metric} is worse by {row['worst_plate_difference']:.3f} "
+            f"(allowed {most:.3f})"
+        )
+    return verdict
+
+
+def _compare(
+    metric: str, condition: str, rows: pd.DataFrame, alpha: float, settings: GateSettings
+) -> dict[str, Any]:
+    """One row of the table, without the verdict."""
+    plates = rows["plate"].to_numpy(dtype=str)
+    clones = _clones(rows)
+    values = rows[["champion", "challenger", "difference"]].to_numpy(dtype=float)
+    means = group_means(values, plates)
+    difference: NDArray[np.float64] = values[:, 2:]
+    if _units(rows, settings) == "wells":
+        bound = stratified_bounds(difference, plates, alpha)[0]
+    else:
+        bound = upper_bounds(
+            difference, plates, clones, alpha, n_resamples=settings.n_resamples, seed=settings.seed
+        )[0]
+    old, new, mean = means.mean(axis=0)
+    worst = int(means[:, 2].argmax())
+    return _row(metric, condition, rows, challenger_error=float(new)) | {
+        "champion_error": float(old),
+        "mean_difference": float(mean),
+        "relative": float(mean / old) if old > 0 else (float("inf") if mean > 0 else 0.0),
+        "bound": float(bound),
+        "worst_plate": str(np.unique(plates)[worst]),
+        "worst_plate_difference": float(means[worst, 2]),
+    }
+
+
+def _row(metric: str, condition: str, rows: pd.DataFrame, *, challenger_error: float) -> dict[str, Any]:
+    missing = float("nan")
+    return {
+        "metric": metric,
+        "condition": condition,
+        "n_plates": int(rows["plate"].nunique()),
+        "n_wells": len(rows[["plate", "well"]].drop_duplicates()),
+        "champion_error": missing,
+        "challenger_error": challenger_error,
+        "mean_difference": missing,
+        "relative": missing,
+        "bound": missing,
+        "delta": missing,
+        "worst_plate": "",
+        "worst_plate_difference": missing,
+        "verdict": "",
+    }
+
+
+def _units(rows: pd.DataFrame, settings: GateSettings) -> str:
+    if settings.units == "auto":
+        return "plates" if rows["plate"].nunique() > 1 else "wells"
+    return settings.units
+
+
+def _clones(rows: pd.DataFrame) -> NDArray[np.str_]:
+    """Clone labels; a well of unknown clone stands alone."""
+    clone = rows["clone"].astype("string").fillna("")
+    return np.where(clone == "", "well " + rows["well"].astype(str), clone).astype(str)
+
+
+def _deltas(clean: pd.DataFrame, settings: GateSettings) -> tuple[dict[str, float], list[str]]:
+    """The margin of each metric, and the metrics that fell back on the cap for want of replicates."""
+    deltas, capped = {}, []
+    for key, rows in clean.groupby("metric", sort=False):
+        metric = str(key)
+        most = settings.max_delta_intensity if "Intensity" in metric else settings.max_delta_shape
+        spread = replicate_spread(rows)
+        if metric in settings.deltas:
+            deltas[metric] = settings.deltas[metric]
+        elif np.isfinite(spread):
+            deltas[metric] = min(settings.replicate_share * spread, most)
+        else:
+            deltas[metric] = most
+            capped.append(metric)
+    return deltas, capped
