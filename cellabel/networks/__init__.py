@@ -1,0 +1,22 @@
+"""The networks, and a trained one with all that its output needs to mean something.
+
+A network maps (N, 1, H, W) of any size to the same size. `OrganelleModel` adds the target's scale, pixel size
+and kind; `save_model` and `load_model` keep it as safetensors and JSON, never as a pickle.
+"""
+
+from cellabel.networks._autoencoder import ConvAutoencoder
+from cellabel.networks._model import CONFIG_NAME, WEIGHTS_NAME, OrganelleModel, load_model, save_model
+from cellabel.networks._unet import ACTIVATIONS, INITIALISATIONS, UNet, pad_to_grid
+
+__all__ = [
+    "ACTIVATIONS",
+    "CONFIG_NAME",
+    "INITIALISATIONS",
+    "WEIGHTS_NAME",
+    "ConvAutoencoder",
+    "OrganelleModel",
+    "UNet",
+    "load_model",
+    "pad_to_grid",
+    "save_model",
+]

@@ -1,0 +1,67 @@
+"""A small convolutional autoencoder: embeddings that owe nothing to any champion."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from cellabel.errors import InputError
+from cellabel.networks._unet import pad_to_grid
+
+
+class ConvAutoencoder(nn.Module):
+    """Four strided convolutions down, four transposed ones up, no skips: the code must carry the image.
+
+    Args:
+        base_channels: channels of the first step; they double with each step.
+        depth: number of halvings.
+        code_channels: channels of the code, the embedding's length.
+
+    Raises:
+        InputError: a size below 1.
+    """
+
+    def __init__(self, base_channels: int = 16, depth: int = 4, code_channels: int = 32) -> None:
+        super().__init__()
+        if min(base_channels, depth, code_channels) < 1:
+            raise InputError(
+                f"An autoencoder cannot have base_channels={base_channels}, depth={depth}, "
+                f"code_channels={code_channels}; all are at least 1."
+            )
+        self.config: dict[str, int] = {
+            "base_channels": base_channels,
+            "depth": depth,
+            "code_channels": code_channels,
+        }
+        widths = [1] + [base_channels * 2**step for step in range(depth)]
+        down: list[nn.Module] = []
+        for inside, outside in pairwise(widths):
+            down += [
+                nn.Conv2d(inside, outside, 3, stride=2, padding=1),
+                nn.BatchNorm2d(outside),
+                nn.ELU(True),
+            ]
+        self.encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], code_channels, 1))
+        up: list[nn.Module] = [nn.Conv2d(code_channels, widths[-1], 1)]
+        for inside, outside in pairwise(reversed(widths)):
+            up += [nn.ELU(True), nn.ConvTranspose2d(inside, outside, 4, stride=2, padding=1)]
+        self.decoder = nn.Sequential(*up)
+
+    @property
+    def stride(self) -> int:
+        """Side of the cell of the image (px) that one pixel of the code stands for."""
+        return int(2 ** self.config["depth"])
+
+    @property
+    def embedding_length(self) -> int:
+        """Channels of the code."""
+        return self.config["code_channels"]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The code of (N, 1, H, W): (N, code_channels, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        return self.encoder(pad_to_grid(images, self.stride))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The image as the code remembers it, (N, 1, H, W) for H and W of any size."""
+        return self.decoder(self.encode(images))[..., : images.shape[-2], : images.shape[-1]]

@@ -1,0 +1,243 @@
+"""The UNet (Ronneberger, Fischer & Brox 2015), padded so that its output has its input's size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cellabel.errors import InputError
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "elu": partial(nn.ELU, inplace=True),
+    "relu": partial(nn.ReLU, inplace=True),
+    "leaky_relu": partial(nn.LeakyReLU, 0.1, inplace=True),
+    "silu": partial(nn.SiLU, inplace=True),
+}
+"""Activation name → module."""
+
+INITIALISATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "default": None,
+    "he": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+    "orthogonal": nn.init.orthogonal_,
+}
+"""Initialisation name → what fills a convolution's weights (None: the framework's own)."""
+
+
+def pad_to_grid(images: Tensor, stride: int) -> Tensor:
+    """Repeats the last row and column until height and width are multiples of `stride`. (N, C, H, W)."""
+    height, width = images.shape[-2:]
+    bottom, right = -height % stride, -width % stride
+    return functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+
+
+def _block(channels_in: int, channels_out: int, activation: str, norm: str, dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for first, channels in ((True, channels_in), (False, channels_out)):
+        layers.append(nn.Conv2d(channels, channels_out, 3, padding=1, bias=norm == "none"))
+        if norm == "batch":
+            layers.append(nn.BatchNorm2d(channels_out))
+        layers.append(ACTIVATIONS[activation]())
+        if first and dropout > 0:
+            layers.append(nn.Dropout2d(dropout))
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """Encoder, bottleneck and decoder with skips; channels double and sizes halve at each of `depth` steps.
+
+    Each step is two 3×3 convolutions with activation (and normalisation), then a 2×2 max-pool of stride 2;
+    the way back is by transposed convolutions. A last 1×1 convolution gives intensities, or logits for binary
+    targets.
+
+    Args:
+        in_channels, out_channels: of input (N, in_channels, H, W) and output (N, out_channels, H, W).
+        base_channels: channels of the first step.
+        depth: number of poolings; the bottleneck has 2**depth times the base channels.
+        activation: one of `ACTIVATIONS`.
+        norm: "batch" or "none".
+        dropout: share of feature maps dropped in each block while training.
+        initialisation: one of `INITIALISATIONS`.
+
+    Raises:
+        InputError: an unknown name, or a size that makes no network.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        base_channels: int = 32,
+        depth: int = 4,
+        activation: str = "elu",
+        norm: str = "batch",
+        dropout: float = 0.0,
+        *,
+        initialisation: str = "default",
+    ) -> None:
+        super().__init__()
+        _check(in_channels, out_channels, base_channels, depth, activation, norm, dropout, initialisation)
+        self.config: dict[str, int | float | str] = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "base_channels": base_channels,
+            "depth": depth,
+            "activation": activation,
+            "norm": norm,
+            "dropout": dropout,
+            "initialisation": initialisation,
+        }
+        widths = [base_channels * 2**step for step in range(depth + 1)]
+        block = partial(_block, activation=activation, norm=norm, dropout=dropout)
+        self.encoder = nn.ModuleList(
+            block(inside, outside)
+            for inside, outside in zip([in_channels, *widths[:-2]], widths[:-1], strict=True)
+        )
+        self.bottleneck = block(widths[-2], widths[-1])
+        self.upsampling = nn.ModuleList(
+            nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in reversed(widths[:-1])
+        )
+        self.decoder = nn.ModuleList(block(2 * width, width) for width in reversed(widths[:-1]))
+        self.head = nn.Conv2d(base_channels, out_channels, 1)
+        self._initialise(initialisation)
+
+    def _initialise(self, name: str) -> None:
+        fill = INITIALISATIONS[name]
+        if fill is None:
+            return
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                fill(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def depth(self) -> int:
+        """Number of poolings."""
+        return len(self.encoder)
+
+    @property
+    def stride(self) -> int:
+        """Side of the cell of the image (px) that one pixel of the bottleneck stands for: 2**depth."""
+        return 2**self.depth
+
+    @property
+    def embedding_length(self) -> int:
+        """Channels of the bottleneck."""
+        return int(self.config["base_channels"]) * self.stride
+
+    @overload
+    def forward(self, images: Tensor, return_bottleneck: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, images: Tensor, return_bottleneck: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, images: Tensor, return_bottleneck: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Predicts (N, out_channels, H, W) from (N, in_channels, H, W), H and W of any size.
+
+        Args:
+            images: the network's input.
+            return_bottleneck: give the bottleneck of the same pass as well,
+                (N, embedding_length, ⌈H / stride⌉, ⌈W / stride⌉).
+
+        Raises:
+            InputError: another number of axes or channels.
+        """
+        height, width = images.shape[-2:]
+        bottleneck, skips = self._encode(images)
+        x = bottleneck
+        for upsample, block, skip in zip(self.upsampling, self.decoder, reversed(skips), strict=True):
+            x = block(torch.cat([skip, upsample(x)], dim=1))
+        output = self.head(x)[..., :height, :width]
+        return (output, bottleneck) if return_bottleneck else output
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The bottleneck alone: (N, embedding_length, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        return self._encode(images)[0]
+
+    def _encode(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        channels = self.config["in_channels"]
+        if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
+            raise InputError(
+                f"The network takes (N, {channels}, H, W), not {tuple(images.shape)}; add or drop axes."
+            )
+        x, skips = pad_to_grid(images, self.stride), []
+        for block in self.encoder:
+            x = block(x)
+            skips.append(x)
+            x = functional.max_pool2d(x, 2)
+        return self.bottleneck(x), skips
+
+    def receptive_field(self) -> int:
+        """How far (px, to any side) the output pixel that sees farthest can see.
+
+        Follows the interval of pixels that one output pixel depends on backwards through the layers, for each
+        position in the grid, since pooling makes the reach depend on it.
+        """
+        intervals = [(position, *self._interval(position)) for position in range(self.stride)]
+        return max(max(position - low, high - position) for position, low, high in intervals)
+
+    def halo(self) -> int:
+        """Margin (px) with which a tile that lies on the grid is predicted exactly: a multiple of `stride`.
+
+        Below the receptive field by up to one cell, because a tile's outermost pixels hold known places in
+        the grid.
+        """
+        intervals = [self._interval(position) for position in range(self.stride)]
+        reach = max(max(-low, high - (self.stride - 1)) for low, high in intervals)
+        return -(-reach // self.stride) * self.stride
+
+    def _interval(self, position: int) -> tuple[int, int]:
+        margins = [_margin(block) for block in self.encoder]
+        low = high = position
+        below = []
+        for block in reversed(
+            self.decoder
+        ):  # output to bottleneck; skips see no more than the way through below
+            low, high = low - _margin(block), high + _margin(block)
+            below.append((low, high))
+            low, high = low // 2, high // 2
+        low, high = low - _margin(self.bottleneck), high + _margin(self.bottleneck)
+        for margin, (skip_low, skip_high) in zip(reversed(margins), reversed(below), strict=True):
+            low, high = min(2 * low, skip_low) - margin, max(2 * high + 1, skip_high) + margin
+        return low, high
+
+
+def _margin(block: nn.Module) -> int:
+    """How far the convolutions of a block see, in pixels of its own level."""
+    return sum(module.kernel_size[0] // 2 for module in block.modules() if isinstance(module, nn.Conv2d))
+
+
+def _check(
+    in_channels: int,
+    out_channels: int,
+    base_channels: int,
+    depth: int,
+    activation: str,
+    norm: str,
+    dropout: float,
+    initialisation: str,
+) -> None:
+    if norm in ("instance", "group", "layer"):
+        raise InputError(
+            f'norm="{norm}" normalises by the statistics of the frame that is passed, so a tiled prediction '
+            'would differ from the whole image; use norm="batch" or norm="none".'
+        )
+    for name, value, known in (
+        ("norm", norm, ("batch", "none")),
+        ("activation", activation, tuple(ACTIVATIONS)),
+        ("initialisation", initialisation, tuple(INITIALISATIONS)),
+    ):
+        if value not in known:
+            raise InputError(f"A UNet has no {name} {value!r}; choose one of {', '.join(known)}.")
+    if min(in_channels, out_channels, base_channels, depth) < 1 or depth > 8:
+        raise InputError(
+            f"A UNet cannot have in_channels={in_channels}, out_channels={out_channels}, "
+            f"base_channels={base_channels}, depth={depth}; all are at least 1 and depth at most 8."
+        )
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout is {dropout}; pass a share from 0 up to, not including, 1.")
