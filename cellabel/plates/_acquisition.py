@@ -1,0 +1,402 @@
+"""A folder of images as an instrument left it, read by one of the layouts. Nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellabel.errors import InputError
+from cellabel.plates._folders import acquisition_files, image_files
+from cellabel.plates._images import ImageError, read_plane
+from cellabel.plates._issues import Issue
+from cellabel.plates._metadata import (
+    LAYOUT_FILE,
+    AcquisitionFile,
+    LayoutFile,
+    read_acquisition_file,
+    read_layout_file,
+)
+from cellabel.plates._plan import PLAN_FILE, plan_records, plan_wells_not_imaged, read_plan
+from cellabel.plates._roles import role_of_name, role_order
+from cellabel.plates._verification import (
+    TRANSMITTED,
+    Slot,
+    Verified,
+    as_issues,
+    effect_of_lacking,
+    pixel_digest,
+    verify,
+)
+from cellabel.plates._wells import normal_well, successive_wells, well_order
+from cellabel.plates.layouts import LAYOUTS, Found, Plane
+from cellabel.stores import check_plate_id
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STORED_FORMAT = 1
+"""Enters the content hash, so that plates are written anew when the way in which they are stored changes."""
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """What a folder of images holds. Opening lists the files; asking for `issues` decodes them.
+
+    Attributes:
+        folder: where it lies.
+        layout, explanation: the layout that reads it, and why that one.
+        plate_id: from acquisition.json or layout.yaml, the vendor's files, else the folder's name.
+        wells: imaged wells, row by row.
+        fields: `(well, site)` of every field, bad ones included.
+        channels: roles, `transmitted` first; an unknown channel keeps its own name.
+        pixel_size_um: side of a pixel, µm; None where nobody tells.
+        acquired_at: aware datetime, or None.
+        instrument: which microscope; "" where nobody tells.
+        plan: the plate plan, index `Metadata_Well`, or None.
+    """
+
+    folder: Path
+    layout: str
+    explanation: str
+    plate_id: str
+    wells: list[str]
+    fields: list[tuple[str, int]]
+    channels: list[str]
+    pixel_size_um: float | None
+    acquired_at: datetime | None
+    instrument: str
+    plan: pd.DataFrame | None
+    listing_issues: list[Issue] = field(repr=False)
+    slots: dict[Slot, list[Plane]] = field(repr=False)
+
+    @cached_property
+    def images(self) -> dict[Slot, Verified]:
+        """Every image after one look at its pixels, in the order of `fields` and `channels`."""
+        found = verify(self.slots, self.folder)
+        return {
+            (well, site, role): found[well, site, role]
+            for well, site in self.fields
+            for role in self.channels
+            if (well, site, role) in found
+        }
+
+    @cached_property
+    def issues(self) -> list[Issue]:
+        """All that is wrong or worth knowing; every image is decoded once to find it."""
+        missing = [
+            Issue(well, site, role, "no image", effect_of_lacking(role))
+            for well, site in self.fields
+            for role in self._expected
+            if (well, site, role) not in self.slots
+        ]
+        return self.listing_issues + sorted(missing + as_issues(self.images), key=lambda issue: issue.order)
+
+    @cached_property
+    def quarantined(self) -> dict[tuple[str, int], str]:
+        """Fields without a usable transmitted-light image, and why."""
+        reasons = {}
+        for well, site in self.fields:
+            image = self.images.get((well, site, TRANSMITTED))
+            if image is None:
+                reasons[well, site] = "no transmitted-light image"
+            elif image.bad is not None:
+                reasons[well, site] = image.bad
+        return reasons
+
+    @cached_property
+    def missing(self) -> dict[tuple[str, int], dict[str, str]]:
+        """Fields that are kept but lack stains: role → why."""
+        lacking: dict[tuple[str, int], dict[str, str]] = {}
+        for well, site in self.fields:
+            if (well, site) in self.quarantined:
+                continue
+            for role in self.channels:
+                image = self.images.get((well, site, role))
+                if image is None or image.bad is not None:
+                    lacking.setdefault((well, site), {})[role] = (image and image.bad) or "no image"
+        return lacking
+
+    @cached_property
+    def content_hash(self) -> str:
+        """A digest of pixels, roles, plan and what is known of the acquisition.
+
+        It does not depend on names or times of files and folders, nor on how the files were compressed.
+        """
+        content = {
+            "format": STORED_FORMAT,
+            "pixel_size_um": self.pixel_size_um,
+            "acquired_at": self.acquired_at.isoformat() if self.acquired_at else None,
+            "instrument": self.instrument,
+            "channels": self.channels,
+            "plan": plan_records(self.plan) if self.plan is not None else None,
+            "images": [[*slot, image.digest] for slot, image in self.images.items() if image.bad is None],
+            "quarantined": sorted([*key, reason] for key, reason in self.quarantined.items()),
+            "missing": sorted([*key, sorted(roles.items())] for key, roles in self.missing.items()),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def image(self, well: str, site: int, channel: str) -> np.ndarray:
+        """The image of one field in one role, `(H, W)` of the file's type.
+
+        Raises:
+            InputError: no such field or channel, or the image cannot be used.
+        """
+        if (well, site, channel) not in self.slots:
+            has = f"channels {', '.join(self.channels)}" if (well, site) in self.fields else "no such field"
+            raise InputError(f"{self.folder} holds no {channel} image of well {well} site {site} ({has}).")
+        verified = self.images[well, site, channel]
+        if verified.bad is not None or verified.path is None:
+            raise InputError(
+                f"The {channel} image of well {well} site {site} cannot be used: {verified.bad}."
+            )
+        try:
+            pixels = read_plane(verified.path, verified.page)
+        except ImageError as error:
+            raise InputError(f"{verified.path} can no longer be read: {error}; export it again.") from error
+        if pixel_digest(pixels) != verified.digest:
+            raise InputError(
+                f"{verified.path} has changed since it was verified: wait until it is whole, open again."
+            )
+        return pixels
+
+    @property
+    def _expected(self) -> list[str]:
+        return self.channels if TRANSMITTED in self.channels else [TRANSMITTED, *self.channels]
+
+
+def open_acquisition(folder: str | PathLike[str], layout: str | None = None) -> Acquisition:
+    """Find the images of one plate in a folder; nothing is written.
+
+    Args:
+        folder: the folder; files in `truth/`, hidden files and links are left out.
+        layout: a name in `LAYOUTS`, or the path of a `layout.yaml` that lies elsewhere. Without it, a
+            `layout.yaml` in the folder decides, else the vendor layout that names most of the files.
+
+    Raises:
+        InputError: no folder, no images, no layout that knows their names, several plates, a plate id that
+            cannot be used, or an unusable acquisition.json, layout.yaml or plate_plan.csv.
+    """
+    folder = Path(folder)
+    files = acquisition_files(folder)
+    candidates = image_files(files)
+    if not candidates:
+        raise InputError(
+            f"{folder} holds no images (.tif, .tiff or .png): name the folder that the instrument wrote."
+        )
+    settings, forced = _settings(folder, layout)
+    record = read_acquisition_file(folder) or AcquisitionFile()
+    name, found = _find(folder, files, candidates, settings, forced)
+    _give_wells(found, settings)
+    _times_to_sites(found)
+    roles = _roles(found, settings, record, folder)
+    slots: dict[Slot, list[Plane]] = defaultdict(list)
+    for plane in found.planes:
+        if plane.channel in roles:
+            slots[plane.place, plane.site, roles[plane.channel]].append(plane)
+    if not slots:
+        raise InputError(f"{folder} holds no images of the channels that {LAYOUT_FILE} names.")
+    fields = sorted({slot[:2] for slot in slots}, key=lambda key: (well_order(key[0]), key[1]))
+    wells = list(dict.fromkeys(well for well, _ in fields))
+    _tell_left_out(found, candidates)
+    return Acquisition(
+        folder=folder,
+        layout=name,
+        explanation=found.why,
+        plate_id=_plate_id(folder, settings, record, found),
+        wells=wells,
+        fields=fields,
+        channels=sorted(set(roles.values()) & {slot[2] for slot in slots}, key=role_order),
+        pixel_size_um=settings.pixel_size_um or record.pixel_size_um or found.pixel_size_um,
+        acquired_at=settings.acquired_at or record.acquired_at or found.acquired_at,
+        instrument=settings.instrument or record.instrument or found.instrument or "",
+        plan=_plan(folder, wells, found),
+        listing_issues=found.issues,
+        slots=dict(slots),
+    )
+
+
+def _settings(folder: Path, layout: str | None) -> tuple[LayoutFile, str | None]:
+    """What layout.yaml says, and the layout that is asked for."""
+    path = folder / LAYOUT_FILE
+    if layout is not None and layout not in LAYOUTS:
+        if not layout.endswith((".yaml", ".yml")):
+            raise InputError(
+                f"No layout is called {layout!r}: there are {', '.join(LAYOUTS)}, or name a yaml file."
+            )
+        path, layout = Path(layout), None
+        if not path.is_file():
+            raise InputError(f"There is no layout file {path}: give the path of a layout.yaml.")
+    settings = read_layout_file(path) if path.is_file() else LayoutFile()
+    asked = layout or settings.layout or ("regex" if settings.pattern else None)
+    if asked is not None and asked not in LAYOUTS:
+        raise InputError(f"{path} asks for the layout {asked!r}: there are {', '.join(LAYOUTS)}.")
+    return settings, asked
+
+
+def _find(
+    folder: Path, files: Sequence[Path], candidates: Sequence[Path], settings: LayoutFile, forced: str | None
+) -> tuple[str, Found]:
+    example = candidates[0].relative_to(folder).as_posix()
+    if forced is not None:
+        found = LAYOUTS[forced](folder, files, settings)
+        if found is None:
+            raise InputError(
+                f"{folder} holds no image that is named as the layout {forced} names them "
+                f"(there is {example!r}): choose another layout or mend the pattern."
+            )
+        found.why = f"{forced}, as asked for: {found.why}"
+        return forced, found
+    tried = [name for name in LAYOUTS if name != "regex"]
+    all_found = {
+        name: found for name in tried if (found := LAYOUTS[name](folder, files, settings)) is not None
+    }
+    counts = {name: len({plane.path for plane in found.planes}) for name, found in all_found.items()}
+    if not counts:
+        raise InputError(
+            f"{folder} holds no image that is named as {' or '.join(tried)} name them (as {example!r}): "
+            f"describe the names in a {LAYOUT_FILE} (see plates/README.md)."
+        )
+    best = max(counts, key=lambda name: counts[name])
+    chosen = all_found[best]
+    others = [f"{name} only {count}" for name, count in counts.items() if name != best]
+    chosen.why = f"{best}: {chosen.why} of {len(candidates)} image files" + "".join(f"; {o}" for o in others)
+    return best, chosen
+
+
+def _give_wells(found: Found, settings: LayoutFile) -> None:
+    """Positions get wells: those that layout.yaml names, else successive ones in sorted order."""
+    if not found.places_are_positions:
+        return
+    places = sorted({plane.place for plane in found.planes})
+    if settings.wells == "sorted":
+        wells = dict(zip(places, successive_wells(len(places)), strict=True))
+    else:
+        wells = {}
+        for place in places:
+            well = normal_well(settings.wells.get(place, ""))
+            if well is None:
+                raise InputError(
+                    f"Position {place!r} has no well: name one (as A01) under `wells` in {LAYOUT_FILE}."
+                )
+            wells[place] = well
+    # One order of sites for positions that share a well: by position, then by site.
+    numbers: dict[tuple[str, int], int] = {}
+    for well in set(wells.values()):
+        here = sorted({(p.place, p.site) for p in found.planes if wells[p.place] == well})
+        shared = len({place for place, _ in here}) > 1
+        numbers |= {key: (k if shared else key[1]) for k, key in enumerate(here, start=1)}
+    found.planes = [_moved(p, wells[p.place], numbers[p.place, p.site]) for p in found.planes]
+    told = ", ".join(f"{place} is {wells[place]}" for place in places)
+    found.issues.append(Issue(None, None, None, f"positions were given wells: {told}"))
+
+
+def _times_to_sites(found: Found) -> None:
+    """Several times of one position become sites, numbered by site, then time."""
+    if len({plane.time for plane in found.planes}) < 2:
+        return
+    by_well: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    for plane in found.planes:
+        by_well[plane.place].add((plane.site, plane.time))
+    numbers = {
+        (well, *key): number
+        for well, keys in by_well.items()
+        for number, key in enumerate(sorted(keys), start=1)
+    }
+    found.planes = [_moved(p, p.place, numbers[p.place, p.site, p.time]) for p in found.planes]
+    n_times = len({time for keys in by_well.values() for _, time in keys})
+    reason = f"{n_times} time points: several times of one position became sites, numbered by site, then time"
+    found.issues.append(Issue(None, None, None, reason))
+
+
+def _moved(plane: Plane, place: str, site: int) -> Plane:
+    return Plane(plane.path, place, site, plane.channel, plane.time, plane.z, plane.page)
+
+
+def _roles(found: Found, settings: LayoutFile, record: AcquisitionFile, folder: Path) -> dict[str, str]:
+    """Channel key → role; channels that layout.yaml leaves out are absent."""
+    roles: dict[str, str] = {}
+    told: set[str] = set()
+    for channel in sorted({plane.channel for plane in found.planes}, key=_natural):
+        name = found.names.get(channel, channel)
+        spellings = (channel, f"w{channel}", f"ch{channel}", channel.removeprefix("ch"), name)
+        named = [
+            given for given in (settings.channels, record.channels) if any(s in given for s in spellings)
+        ]
+        if named:
+            role = next(named[0][s] for s in spellings if s in named[0])
+            if not role:
+                continue
+            if role in told:
+                raise InputError(f"{folder}: two channels are given the role {role!r}: give each its own.")
+            told.add(role)
+        else:
+            role = role_of_name(name) or ""
+        own = f"w{name}" if name.isdecimal() else name
+        if not role:
+            found.issues.append(Issue(None, None, own, "the channel is not known and keeps its own name"))
+        elif not named and role in roles.values():
+            found.issues.append(
+                Issue(None, None, own, f"another channel is {role} already, it keeps its own name")
+            )
+            role = ""
+        roles[channel] = role or own
+    if doubled := [role for role, count in Counter(roles.values()).items() if count > 1]:
+        raise InputError(
+            f"{folder}: two channels are called {doubled[0]!r}: give each a role in {LAYOUT_FILE}."
+        )
+    return roles
+
+
+def _natural(text: str) -> tuple[int, str]:
+    number = re.search(r"\d+$", text)
+    return (int(number[0]) if number else 0, text)
+
+
+def _tell_left_out(found: Found, candidates: Sequence[Path]) -> None:
+    read = {plane.path for plane in found.planes}
+    left = [p.name for p in candidates if p not in read and "_thumb" not in p.name.lower()]
+    if left:
+        shown = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+        found.issues.append(Issue(None, None, None, f"{len(left)} image files are named otherwise: {shown}"))
+
+
+def _plate_id(folder: Path, settings: LayoutFile, record: AcquisitionFile, found: Found) -> str:
+    told = settings.plate_id or record.plate_id
+    if told is not None:
+        return check_plate_id(told)
+    name = found.plate_id or folder.resolve().name
+    usable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:100] or "plate"
+    if usable != name:
+        found.issues.append(
+            Issue(None, None, None, f"the plate is called {usable}, as {name!r} cannot name a plate")
+        )
+    return usable
+
+
+def _plan(folder: Path, wells: Sequence[str], found: Found) -> pd.DataFrame | None:
+    path = folder / PLAN_FILE
+    if not path.is_file():
+        return None
+    plan = read_plan(path)
+    absent = plan_wells_not_imaged(plan, wells)
+    if len(absent) == len(plan):
+        raise InputError(
+            f"{path} names none of the imaged wells ({', '.join(wells[:5])}): it is another plate's plan."
+        )
+    found.issues += [
+        Issue(well, None, None, f"{PLAN_FILE} names this well, no image shows it") for well in absent
+    ]
+    unplanned = [well for well in wells if well not in plan.index]
+    found.issues += [Issue(well, None, None, f"imaged, but not in {PLAN_FILE}") for well in unplanned]
+    return plan

@@ -1,0 +1,146 @@
+"""Acquisition → plate in the store: all of it, or nothing."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from upath import UPath
+
+from cellabel.errors import InputError
+from cellabel.plates._acquisition import Acquisition, open_acquisition
+from cellabel.plates._plan import plan_records
+from cellabel.plates._plate import PLATE_SUFFIX, Plate, open_plate
+from cellabel.plates._verification import TRANSMITTED, n_workers
+from cellabel.plates._writer import PlateWriter
+from cellabel.stores import PlateStore, check_plate_id, plate_store
+
+BY_IMPORT = "import"
+"""Value of a record's `quarantined_by` where the import itself refused the plate."""
+
+
+class QuarantinedPlate(InputError):
+    """A plate that is stored but must not be used; the message says why and what to do."""
+
+
+def import_plate(
+    acquisition_or_folder: Acquisition | str | os.PathLike[str],
+    store: PlateStore | str | os.PathLike[str],
+    *,
+    plate_id: str | None = None,
+    max_bad_share: float = 0.25,
+) -> Plate:
+    """Verify an acquisition and store it as one OME-Zarr plate.
+
+    The version is the content: the same content again writes nothing; another content becomes the new current
+    version once it is whole. Fields without a usable transmitted-light image are left out and listed in
+    `Plate.quarantined`; a missing stain leaves the field unlabelled there.
+
+    Args:
+        acquisition_or_folder: what `open_acquisition` gives, or a folder for it.
+        store: a `PlateStore`, or its path or URL.
+        plate_id: another id than the acquisition's own.
+        max_bad_share: the share of quarantined fields above which the whole plate is quarantined.
+
+    Raises:
+        QuarantinedPlate: too many fields cannot be used; the plate is stored with status "quarantined", so
+            that it can be released, or replaced by a better export.
+        InputError: the acquisition cannot be read, the id cannot be used, the disk is full.
+    """
+    if not 0 <= max_bad_share <= 1:
+        raise InputError(f"max_bad_share is {max_bad_share}: give a share between 0 and 1.")
+    if isinstance(acquisition_or_folder, Acquisition):
+        acquisition = acquisition_or_folder
+    else:
+        acquisition = open_acquisition(acquisition_or_folder)
+    store = plate_store(store)
+    name = check_plate_id(acquisition.plate_id if plate_id is None else plate_id)
+    reason = _why_quarantined(acquisition, name, max_bad_share)
+    known = store.record(name)
+    if known is not None and known.get("content_hash") == acquisition.content_hash and _is_whole(store, name):
+        return _stored_already(store, name, known, reason)
+    record = _record(acquisition, reason)
+    with store.write(name, acquisition.content_hash[:20], record) as scratch:
+        _write(acquisition, name, scratch / f"{name}{PLATE_SUFFIX}")
+    if reason:
+        raise QuarantinedPlate(reason)
+    return open_plate(store, name)
+
+
+def _why_quarantined(acquisition: Acquisition, name: str, max_bad_share: float) -> str:
+    """One sentence, or "" where enough fields can be used."""
+    bad, total = len(acquisition.quarantined), len(acquisition.fields)
+    if bad < total and bad / total <= max_bad_share:
+        return ""
+    where, why = next(iter(acquisition.quarantined.items()))
+    if TRANSMITTED not in acquisition.channels:
+        return (
+            f"Plate {name} is quarantined: none of its channels ({', '.join(acquisition.channels)}) is known "
+            "as transmitted light; name it in acquisition.json or layout.yaml and import again."
+        )
+    return (
+        f"Plate {name} is quarantined: {bad} of {total} fields have no usable transmitted-light image "
+        f"(well {where[0]} site {where[1]}: {why}); export it again, or release it."
+    )
+
+
+def _stored_already(store: PlateStore, name: str, known: dict[str, Any], reason: str) -> Plate:
+    """The same content again: released plates stay released, quarantined ones quarantined."""
+    if known.get("status") == "quarantined":
+        if known.get("quarantined_by") != BY_IMPORT or reason:
+            raise QuarantinedPlate(reason or str(known.get("reason")))
+        store.update_record(name, status="accepted", reason="", quarantined_by="")
+    return open_plate(store, name)
+
+
+def _is_whole(store: PlateStore, name: str) -> bool:
+    record = store.record(name)
+    return record is not None and bool(record.get("version")) and store.has(name, str(record["version"]))
+
+
+def _record(acquisition: Acquisition, reason: str) -> dict[str, Any]:
+    return {
+        "status": "quarantined" if reason else "accepted",
+        "reason": reason,
+        "quarantined_by": BY_IMPORT if reason else "",
+        "content_hash": acquisition.content_hash,
+        "acquired_at": acquisition.acquired_at.isoformat() if acquisition.acquired_at else None,
+        "instrument": acquisition.instrument,
+        "pixel_size_um": acquisition.pixel_size_um,
+        "channels": acquisition.channels,
+        "n_fields": len(acquisition.fields) - len(acquisition.quarantined),
+        "n_quarantined": len(acquisition.quarantined),
+    }
+
+
+def _write(acquisition: Acquisition, name: str, path: UPath) -> None:
+    """Stream the usable fields through a few threads; memory holds one field a thread."""
+    fields = [key for key in acquisition.fields if key not in acquisition.quarantined]
+    attributes = {
+        "content_hash": acquisition.content_hash,
+        "acquired_at": acquisition.acquired_at.isoformat() if acquisition.acquired_at else None,
+        "instrument": acquisition.instrument,
+        "plan": plan_records(acquisition.plan) if acquisition.plan is not None else None,
+        "quarantined": [[*key, reason] for key, reason in acquisition.quarantined.items()],
+    }
+    usable = [(slot[2], image) for slot, image in acquisition.images.items() if image.bad is None]
+    with PlateWriter(
+        path,
+        name,
+        fields=fields,
+        channels=acquisition.channels,
+        pixel_size_um=acquisition.pixel_size_um,
+        attributes=attributes,
+        missing=acquisition.missing,
+        dtypes={role: image.dtype for role, image in usable},
+    ) as writer:
+
+        def write(key: tuple[str, int]) -> None:
+            lacking = acquisition.missing.get(key, {})
+            roles = [role for role in acquisition.channels if role not in lacking]
+            writer.write_field(*key, {role: acquisition.image(*key, role) for role in roles})
+
+        with ThreadPoolExecutor(n_workers()) as threads:
+            for _ in threads.map(write, fields):
+                pass

@@ -1,0 +1,206 @@
+"""Plate → well → field: what other rooms see of a stored plate."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from upath import UPath
+
+from cellabel.errors import InputError
+from cellabel.plates._ngff import field_path
+from cellabel.plates._plan import plan_table
+from cellabel.plates._writer import Location, zarr_location
+from cellabel.stores import PlateStore, plate_store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLATE_SUFFIX = ".zarr"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of view; its images are read when asked for.
+
+    Attributes:
+        plate_id, well, site: which field.
+        roles: the images it has.
+        missing: roles of the plate that it lacks, and why.
+    """
+
+    plate_id: str
+    well: str
+    site: int
+    roles: tuple[str, ...]
+    missing: Mapping[str, str] = field(repr=False)
+    path: UPath = field(repr=False)
+    _channels: tuple[str, ...] = field(repr=False)
+    _dtypes: Mapping[str, str] = field(repr=False)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """`(Metadata_Plate, Metadata_Well, Metadata_Site)`."""
+        return self.plate_id, self.well, self.site
+
+    def image(self, role: str) -> np.ndarray:
+        """The image in one role, `(H, W)`, of the type in which it was taken.
+
+        Raises:
+            InputError: the field has no such image (and why), or it can no longer be read.
+        """
+        if role not in self.roles:
+            why = f" ({self.missing[role]})" if role in self.missing else ""
+            raise InputError(
+                f"Plate {self.plate_id}, well {self.well}, site {self.site} has no {role} image{why}: "
+                f"there are {', '.join(self.roles)}."
+            )
+        pixels = self._read("0", self._channels.index(role))
+        return pixels.astype(self._dtypes.get(role, pixels.dtype), copy=False)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the label images stored beside the field's image."""
+        content = _group(self.path / "labels")
+        return tuple(content["attributes"]["ome"]["labels"]) if content else ()
+
+    def labels(self, name: str) -> np.ndarray:
+        """A label image, `(H, W)` int32, 0 is background.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        if name not in self.label_names:
+            has = ", ".join(self.label_names) or "none"
+            raise InputError(
+                f"Plate {self.plate_id}, well {self.well}, site {self.site} has no labels {name!r} "
+                f"(there are {has}): predict the plate, or ask for one of them."
+            )
+        return self._read(f"labels/{name}/0", Ellipsis)
+
+    def _read(self, array: str, selection: Any) -> np.ndarray:
+        import zarr
+
+        try:
+            return np.asarray(zarr.open_array(zarr_location(self.path / array), mode="r")[selection])
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise InputError(
+                f"Plate {self.plate_id}, well {self.well}, site {self.site} cannot be read from {self.path} "
+                f"({error}): import the plate again."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Well:
+    """One well: its fields by site."""
+
+    name: str
+    fields: dict[int, Field]
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A stored plate; pixels are read when asked for.
+
+    Attributes:
+        plate_id: its id.
+        path: the OME-Zarr folder.
+        channels: roles that the plate has, `transmitted` first.
+        pixel_size_um: side of a pixel, µm, or None.
+        wells: well name → well, row by row; quarantined fields are not among them.
+        attributes: what was written with the plate, as JSON.
+    """
+
+    plate_id: str
+    path: UPath
+    channels: tuple[str, ...]
+    pixel_size_um: float | None
+    wells: dict[str, Well] = field(repr=False)
+    attributes: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def content_hash(self) -> str:
+        """Digest of the acquisition from which the plate was made ("" where it was not imported)."""
+        return str(self.attributes.get("content_hash", ""))
+
+    @property
+    def acquired_at(self) -> datetime | None:
+        """When it was imaged (aware), or None."""
+        text = self.attributes.get("acquired_at")
+        return datetime.fromisoformat(text) if text else None
+
+    @property
+    def instrument(self) -> str:
+        """Which microscope imaged it; "" where unknown."""
+        return str(self.attributes.get("instrument") or "")
+
+    @property
+    def plan(self) -> pd.DataFrame | None:
+        """The plate plan, index `Metadata_Well`, or None."""
+        records = self.attributes.get("plan")
+        return plan_table(records) if records else None
+
+    @property
+    def quarantined(self) -> pd.DataFrame:
+        """Fields that were left out: Metadata_Well, Metadata_Site, reason."""
+        import pandas as pd
+
+        columns = ["Metadata_Well", "Metadata_Site", "reason"]
+        return pd.DataFrame(self.attributes.get("quarantined", []), columns=columns)
+
+    def fields(self) -> Iterator[Field]:
+        """Every field, row by row, site by site."""
+        for well in self.wells.values():
+            yield from well.fields.values()
+
+
+def open_plate(store: PlateStore | str | os.PathLike[str], plate_id: str) -> Plate:
+    """The current version of a stored plate.
+
+    Raises:
+        InputError: no such plate, or it is quarantined or retired (with the reason).
+    """
+    store = plate_store(store)
+    record = store.record(plate_id)
+    if record is not None and record.get("status", "accepted") != "accepted":
+        raise InputError(
+            f"Plate {plate_id} is {record['status']} ({record.get('reason') or 'no reason given'}): "
+            "release it, or import a new export of it."
+        )
+    return read_plate(store.path(plate_id) / f"{plate_id}{PLATE_SUFFIX}")
+
+
+def read_plate(location: Location) -> Plate:
+    """A plate that `PlateWriter` wrote, wherever it lies.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = UPath(location)
+    content = _group(path)
+    own = (content or {}).get("attributes", {}).get("cellabel")
+    if not own or "fields" not in own:
+        raise InputError(f"{path} holds no plate: import it, or name the folder that ends in {PLATE_SUFFIX}.")
+    channels = tuple(own["channels"])
+    wells: dict[str, Well] = {}
+    for well, site in own["fields"]:
+        missing = own["missing"].get(field_path(well, site), {})
+        roles = tuple(role for role in channels if role not in missing)
+        home = path / field_path(well, site)
+        one = Field(own["plate_id"], well, site, roles, missing, home, channels, own["dtypes"])
+        wells.setdefault(well, Well(well, {})).fields[site] = one
+    return Plate(own["plate_id"], path, channels, own["pixel_size_um"], wells, own)
+
+
+def _group(path: UPath) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((path / "zarr.json").read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise InputError(f"{path / 'zarr.json'} is damaged ({error}): import the plate again.") from error

@@ -1,0 +1,216 @@
+"""One plate as OME-Zarr HCS: NGFF 0.5, zarr v3, lossless, the same bytes for the same images."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from upath import UPath
+
+from cellabel.plates._ngff import (
+    field_path,
+    group_bytes,
+    image_metadata,
+    label_metadata,
+    plate_metadata,
+    well_metadata,
+)
+from cellabel.plates._wells import split_well, well_order
+from cellabel.stores import check_plate_id
+
+Location = str | os.PathLike[str] | UPath
+"""A path or fsspec URL."""
+CHUNK = 1024
+"""Side of the largest chunk, px: planes up to this size are one chunk."""
+_SMALLEST_LEVEL = 512
+
+
+class PlateWriter:
+    """Writes one plate field by field; `write_field` may be called from several threads.
+
+    All metadata but the fields' own is written at once, so fields and channels are known upfront. Nothing
+    guards a plate that is half written: write into a scratch folder (`PlateStore.write`).
+
+    Args:
+        path: folder of the plate, local or any fsspec URL; made if absent.
+        plate_id: the plate's id.
+        fields: `(well, site)` of all fields that will be written.
+        channels: roles, in the order of the channel axis.
+        pixel_size_um: side of a pixel, µm; None where unknown.
+        attributes: whatever else belongs to the plate, JSON-able (see `Plate`).
+        missing: `(well, site)` → role → reason, for channels that a field lacks: stored as zeros.
+        dtypes: role → type in which `Field.image` returns it, where channels differ.
+    """
+
+    def __init__(
+        self,
+        path: Location,
+        plate_id: str,
+        *,
+        fields: Sequence[tuple[str, int]],
+        channels: Sequence[str],
+        pixel_size_um: float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        missing: Mapping[tuple[str, int], Mapping[str, str]] | None = None,
+        dtypes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = UPath(path)
+        self.plate_id = check_plate_id(plate_id)
+        self.fields = sorted(set(fields), key=lambda key: (well_order(key[0]), key[1]))
+        self.channels = tuple(channels)
+        self.pixel_size_um = pixel_size_um
+        self._missing = {key: dict(roles) for key, roles in (missing or {}).items()}
+        self._unwritten = set(self.fields)
+        own = {
+            "plate_id": plate_id,
+            "fields": [list(key) for key in self.fields],
+            "channels": list(self.channels),
+            "pixel_size_um": pixel_size_um,
+            "missing": {field_path(*key): roles for key, roles in sorted(self._missing.items())},
+            "dtypes": dict(sorted((dtypes or {}).items())),
+        }
+        self._write_groups({**(attributes or {}), **own})
+
+    def write_field(
+        self,
+        well: str,
+        site: int,
+        images: Mapping[str, np.ndarray],
+        labels: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Write one field.
+
+        Args:
+            well: its well.
+            site: its site.
+            images: role → `(H, W)`, for every channel that is not missing.
+            labels: name → `(H, W)` int32, 0 is background; NGFF label images beside the field's image.
+
+        Raises:
+            ValueError: the field or a channel is not one of those announced, or shapes differ.
+        """
+        stack = self._stack(well, site, images)
+        folder = self.path / field_path(well, site)
+        levels = _pyramid(stack)
+        chunks = (1, *(min(CHUNK, side) for side in stack.shape[1:]))
+        for level, pixels in enumerate(levels):
+            _write_array(folder / str(level), pixels, chunks, ("c", "y", "x"))
+        if labels:
+            self._write_labels(folder, labels, stack.shape[1:])
+        name = f"{self.plate_id} {well} {site}"
+        ome = image_metadata(name, self.channels, levels, self.pixel_size_um)
+        missing = self._missing.get((well, site), {})
+        _write_group(folder, {"ome": ome, "cellabel": {"missing": missing, "labels": sorted(labels or {})}})
+        self._unwritten.discard((well, site))
+
+    def __enter__(self) -> PlateWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._unwritten:
+            raise ValueError(
+                f"{len(self._unwritten)} fields of {self.plate_id} were announced but not written"
+            )
+
+    def _stack(self, well: str, site: int, images: Mapping[str, np.ndarray]) -> np.ndarray:
+        if (well, site) not in self.fields:
+            raise ValueError(f"field {well} site {site} was not announced to the writer of {self.plate_id}")
+        expected = set(self.channels) - set(self._missing.get((well, site), {}))
+        if set(images) != expected or not images:
+            raise ValueError(
+                f"field {well} site {site} needs the channels {sorted(expected)}, not {sorted(images)}"
+            )
+        first = next(iter(images.values()))
+        if first.ndim != 2 or any(image.shape != first.shape for image in images.values()):
+            raise ValueError(f"the images of field {well} site {site} differ in shape or are not (H, W)")
+        dtype = np.result_type(*(image.dtype for image in images.values()))
+        stack = np.zeros((len(self.channels), *first.shape), dtype)
+        for k, role in enumerate(self.channels):
+            if role in images:
+                stack[k] = images[role]
+        return stack
+
+    def _write_labels(self, folder: UPath, labels: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> None:
+        for name, label in sorted(labels.items()):
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or label.shape != shape:
+                raise ValueError(
+                    f"label image {name!r} of shape {label.shape} does not fit images of shape {shape}"
+                )
+            levels = _label_pyramid(label.astype(np.int32))
+            home = folder / "labels" / name
+            for level, pixels in enumerate(levels):
+                _write_array(home / str(level), pixels, tuple(min(CHUNK, side) for side in shape), ("y", "x"))
+            _write_group(home, {"ome": label_metadata(name, len(levels), self.pixel_size_um)})
+        _write_group(folder / "labels", {"ome": {"version": "0.5", "labels": sorted(labels)}})
+
+    def _write_groups(self, own: Mapping[str, Any]) -> None:
+        sites: dict[str, list[int]] = {}
+        for well, site in self.fields:
+            sites.setdefault(well, []).append(site)
+        for row in {split_well(well)[0] for well in sites}:
+            _write_group(self.path / row, {})
+        for well, numbers in sites.items():
+            _write_group(self.path.joinpath(*split_well(well)), {"ome": well_metadata(numbers)})
+        _write_group(self.path, {"ome": plate_metadata(self.plate_id, self.fields), "cellabel": dict(own)})
+
+
+def _write_group(folder: UPath, attributes: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "zarr.json").write_bytes(group_bytes(attributes))
+
+
+def _write_array(path: UPath, pixels: np.ndarray, chunks: tuple[int, ...], axes: tuple[str, ...]) -> None:
+    import zarr
+    from zarr.codecs import BloscCodec, BloscShuffle
+
+    array = zarr.create_array(
+        zarr_location(path),
+        shape=pixels.shape,
+        dtype=pixels.dtype,
+        chunks=tuple(min(chunk, side) for chunk, side in zip(chunks, pixels.shape, strict=True)),
+        compressors=[
+            BloscCodec(
+                cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle, typesize=pixels.dtype.itemsize
+            )
+        ],
+        dimension_names=axes,
+        fill_value=0,
+    )
+    array[...] = pixels
+
+
+def zarr_location(path: UPath) -> Any:
+    """What zarr opens: a local path as text, otherwise a store on the path's file system."""
+    if isinstance(path, Path):
+        return str(path)
+    from zarr.storage import FsspecStore
+
+    return FsspecStore.from_url(str(path), storage_options=dict(path.storage_options))
+
+
+def _pyramid(stack: np.ndarray) -> list[np.ndarray]:
+    """The images and at least one coarser level, each the mean of 2 × 2 pixels of the one before."""
+    levels = [stack]
+    while len(levels) < 2 or max(levels[-1].shape[1:]) > _SMALLEST_LEVEL:
+        last = levels[-1]
+        height, width = (side // 2 for side in last.shape[1:])
+        blocks = last[:, : 2 * height, : 2 * width].reshape(last.shape[0], height, 2, width, 2)
+        mean = blocks.mean(axis=(2, 4), dtype=np.float32 if last.dtype.itemsize < 4 else np.float64)
+        levels.append((np.rint(mean) if last.dtype.kind in "ui" else mean).astype(last.dtype))
+    return levels
+
+
+def _label_pyramid(label: np.ndarray) -> list[np.ndarray]:
+    """Labels and coarser levels by every second pixel: labels are never averaged."""
+    levels = [label]
+    while len(levels) < 2 or max(levels[-1].shape) > _SMALLEST_LEVEL:
+        height, width = (side // 2 for side in levels[-1].shape)
+        levels.append(levels[-1][: 2 * height : 2, : 2 * width : 2])
+    return levels
