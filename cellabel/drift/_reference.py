@@ -1,0 +1,72 @@
+"""The reference sample: centred rows, the kernel over them, and how a new row resembles them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cellabel.drift._kernel import Bandwidth, Floats, GaussianKernel, as_rows, choose_bandwidths, row_blocks
+from cellabel.errors import InputError
+
+__all__ = ["Reference"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Reference rows, ready to compare others with.
+
+    Attributes:
+        rows: (N, d) float64, centred.
+        centre: (d,) mean that was taken off; taken off new rows too.
+        kernel: with its bandwidths fixed.
+        self_similarity: A, the mean of k(x_i, x_j) over i ≠ j.
+        half_norms: (N,) |x|²/2 of the centred rows.
+    """
+
+    rows: Floats
+    centre: Floats
+    kernel: GaussianKernel
+    self_similarity: float
+    half_norms: Floats
+
+    @classmethod
+    def of(cls, values: object, bandwidth: Bandwidth) -> Reference:
+        """Centre `values` and fix the bandwidth.
+
+        Raises:
+            InputError: not a finite matrix, fewer than 3 rows, or all rows alike.
+        """
+        raw = as_rows(values, "reference")
+        if len(raw) < 3:
+            raise InputError(f"The reference has {len(raw)} rows; at least 3 are needed.")
+        if (raw == raw[0]).all():
+            raise InputError(
+                "The reference is constant: all its rows are alike; give embeddings of different wells."
+            )
+        centre = raw.mean(axis=0)
+        rows = raw - centre
+        kernel = GaussianKernel(choose_bandwidths(bandwidth, rows))
+        return cls.centred(rows, centre, kernel)
+
+    @classmethod
+    def centred(cls, rows: Floats, centre: Floats, kernel: GaussianKernel) -> Reference:
+        """A reference whose rows have been centred already."""
+        n = len(rows)
+        total = sum(float(kernel(rows[block], rows).sum()) for block in row_blocks(n, n))
+        half_norms = 0.5 * np.einsum("ij,ij->i", rows, rows)
+        return cls(rows, centre, kernel, (total - n) / (n * (n - 1)), half_norms)
+
+    def similarity(self, centred: Floats) -> float:
+        """m(y), the mean kernel value of one centred row (d,) with the reference."""
+        halves = self.rows @ centred
+        halves -= self.half_norms
+        halves -= 0.5 * (centred @ centred)
+        return float(self.kernel.of_half_distances(halves).mean())
+
+    def similarities(self, centred: Floats) -> Floats:
+        """m(y) of each centred row (n, d), by blocks of one matrix product each."""
+        result = np.empty(len(centred))
+        for block in row_blocks(len(centred), len(self.rows)):
+            result[block] = self.kernel(centred[block], self.rows).mean(axis=1)
+        return result
