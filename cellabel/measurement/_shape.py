@@ -96,7 +96,7 @@ def ellipse(pixels: Pixels) -> tuple[Floats, Floats, Floats, Floats, Floats, Flo
 
 
 def _sum(pixels: Pixels, values: Floats, count: int) -> Floats:
-    return np.bincount(pixels.owner, weights=values, minlength=count)
+    return np.bincount(pixels.owner, weights=values, minlength=count).astype(np.float64, copy=False)
 
 
 PERIMETER_WEIGHTS = np.zeros(50)
@@ -124,7 +124,8 @@ def perimeter(labels: NDArray[Any], pixels: Pixels) -> Floats:
     for weight, steps in ((2, (-1, 1, -width, width)), (10, (-width - 1, -width + 1, width - 1, width + 1))):
         for step in steps:
             code += weight * (outline[edge + step] == value)
-    return np.bincount(owner, weights=PERIMETER_WEIGHTS[code], minlength=pixels.numbers.size)
+    length = np.bincount(owner, weights=PERIMETER_WEIGHTS[code], minlength=pixels.numbers.size)
+    return length.astype(np.float64, copy=False)
 
 
 def hull_area(pixels: Pixels) -> NDArray[np.int64]:
