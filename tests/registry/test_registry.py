@@ -1,0 +1,464 @@
+"""Registering, promoting, rolling back and loading versions, and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cellabel import InputError
+from cellabel.registry import ModelRegistry, ModelVersion, model_card, training_logger
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A migrated, empty database: migration takes seconds, a copy does not."""
+    folder = tmp_path_factory.mktemp("template")
+    ModelRegistry(f"sqlite:///{folder / 'mlflow.db'}").versions("nuclei")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def home(template, tmp_path):
+    shutil.copy(template, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def registry(home):
+    return ModelRegistry(f"sqlite:///{home / 'mlflow.db'}")
+
+
+def trained(folder, *, seed=0, organelle="nuclei", metrics=None):
+    """What a training leaves behind."""
+    folder.mkdir(parents=True)
+    weights = np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)
+    save_file({"weight": weights}, folder / "weights.safetensors")
+    config = {
+        "organelle": organelle,
+        "network": {"base_channels": 4, "depth": 2},
+        "target": "continuous",
+        "dataset": "d-123",
+        "code_version": "0.1.0",
+        "training": {"epochs": 3, "optimiser": {"name": "adam"}},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "metrics.json").write_text(json.dumps(metrics or {"clean": {"pearson": 0.9}, "note": "x"}))
+    (folder / "history.csv").write_text("epoch,loss\n0,1.0\n1,0.5\n")
+    return folder
+
+
+@pytest.fixture
+def two(registry, tmp_path):
+    """Version 1 is champion, version 2 challenger."""
+    registry.register(trained(tmp_path / "one", seed=1), "nuclei")
+    registry.promote("nuclei", 1, reason="first")
+    registry.register(trained(tmp_path / "two", seed=2), "nuclei")
+    return registry
+
+
+def artefact(registry, version, name="weights.safetensors"):
+    return registry.folder("nuclei", version) / name
+
+
+def test_a_registered_model_is_the_challenger_with_its_lineage_metrics_and_card(registry, tmp_path):
+    version = registry.register(
+        trained(tmp_path / "model"), "nuclei", metrics={"robust": 0.5}, tags={"dagster_run_id": "r1"}
+    )
+    assert isinstance(version, ModelVersion)
+    assert (version.organelle, version.name, version.version) == ("nuclei", "cellabel-nuclei", 1)
+    assert version.aliases == ("challenger",)
+    assert dict(version.metrics) == {"clean/pearson": 0.9, "robust": 0.5}
+    assert version.tags["dagster_run_id"] == "r1" and version.tags["dataset_version"] == "d-123"
+    assert version.created_at.tzinfo is not None
+    assert version.description.startswith("# nuclei from transmitted light")
+    assert registry.challenger("nuclei") == version and registry.champion("nuclei") is None
+
+
+def test_the_files_come_back_as_they_were_and_nothing_else(registry, tmp_path):
+    folder = trained(tmp_path / "model")
+    (folder / "last.ckpt").write_bytes(b"a checkpoint is a pickle")
+    registry.register(folder, "nuclei")
+    back = registry.folder("nuclei", 1)
+    assert {path.name for path in back.iterdir()} == {
+        "config.json",
+        "history.csv",
+        "metrics.json",
+        "weights.safetensors",
+    }
+    for path in back.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+def test_artefacts_lie_beside_the_database(registry, home, tmp_path):
+    registry.register(trained(tmp_path / "model"), "nuclei")
+    assert registry.folder("nuclei", 1).is_relative_to(home / "mlartifacts" / "cellabel-nuclei")
+    assert not (Path.cwd() / "mlruns").exists() and not (Path.cwd() / "mlflow.db").exists()
+
+
+def test_curves_parameters_and_figures_are_logged_with_the_run(registry, tmp_path):
+    figure = tmp_path / "scatter.png"
+    figure.write_bytes(b"png")
+    version = registry.register(trained(tmp_path / "model"), "nuclei", extra_files=[figure])
+    client = registry._connection.client
+    run = client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training/optimiser/name"] == "adam"
+    assert [point.value for point in client.get_metric_history(version.run_id, "history/loss")] == [1.0, 0.5]
+    assert [file.path for file in client.list_artifacts(version.run_id)] == ["scatter.png"]
+
+
+def test_the_same_files_registered_twice_are_one_version(registry, tmp_path):
+    folder = trained(tmp_path / "model")
+    first, second = (registry.register(folder, "nuclei") for _ in range(2))
+    assert first == second and len(registry.versions("nuclei")) == 1
+
+
+def test_registering_the_champion_again_does_not_make_it_a_challenger(two, tmp_path):
+    assert two.register(tmp_path / "one", "nuclei").aliases == ("champion",)
+    assert two.challenger("nuclei").version == 2
+
+
+def test_organelles_have_models_of_their_own(registry, tmp_path):
+    registry.register(trained(tmp_path / "n"), "nuclei")
+    registry.register(trained(tmp_path / "e", organelle="er"), "er")
+    assert registry.challenger("er").version == 1 and registry.challenger("golgi") is None
+    with pytest.raises(InputError, match="trained for er, not for nuclei"):
+        registry.register(tmp_path / "e", "nuclei")
+    with pytest.raises(InputError, match="No organelle is called 'spleen'"):
+        registry.champion("spleen")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "config.json"])
+def test_an_incomplete_folder_is_refused_and_leaves_no_version(registry, tmp_path, name):
+    folder = trained(tmp_path / "model")
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"has no {name}"):
+        registry.register(folder, "nuclei")
+    assert registry.versions("nuclei") == []
+
+
+def test_a_configuration_that_is_no_json_is_refused(registry, tmp_path):
+    folder = trained(tmp_path / "model")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        registry.register(folder, "nuclei")
+
+
+def test_a_pickle_cannot_be_kept_as_a_figure(registry, tmp_path):
+    (tmp_path / "figure.pkl").write_bytes(b"")
+    with pytest.raises(InputError, match="no file that can be kept"):
+        registry.register(trained(tmp_path / "model"), "nuclei", extra_files=[tmp_path / "figure.pkl"])
+
+
+def test_an_upload_that_fails_is_marked_and_leaves_no_version(registry, tmp_path, monkeypatch):
+    folder = trained(tmp_path / "model")
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    client = registry._connection.client
+    monkeypatch.setattr(client, "log_model_artifacts", full)
+    with pytest.raises(OSError, match="No space left"):
+        registry.register(folder, "nuclei")
+    assert registry.versions("nuclei") == []
+    experiment = client.get_experiment_by_name("cellabel-nuclei").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FAILED"]
+    assert [model.status.value for model in client.search_logged_models([experiment])] == ["FAILED"]
+
+
+def test_a_promotion_moves_the_aliases_and_keeps_its_reason(two):
+    new = two.promote("nuclei", "challenger", reason="the gate said so")
+    assert new.version == 2 and new.aliases == ("champion",)
+    assert new.tags["promotion_reason"] == "the gate said so" and "promoted_at" in new.tags
+    assert two.previous_champion("nuclei").version == 1
+    assert two.challenger("nuclei") is None
+
+
+def test_a_promotion_repeated_changes_nothing(two):
+    first = two.promote("nuclei", 2, reason="once")
+    second = two.promote("nuclei", 2, reason="twice")
+    assert first == second and two.previous_champion("nuclei").version == 1
+
+
+@pytest.mark.parametrize("dies_at", range(6))
+def test_a_promotion_that_died_midway_is_finished_by_repeating_it(two, monkeypatch, dies_at):
+    class Killed(BaseException):
+        pass
+
+    catalogue, calls = two._catalogue, []
+
+    def counted(call):
+        def wrapper(*args, **keywords):
+            if len(calls) == dies_at:
+                raise Killed
+            calls.append(call.__name__)
+            return call(*args, **keywords)
+
+        return wrapper
+
+    with monkeypatch.context() as patch:
+        for name in ("tag", "set_alias", "delete_alias"):
+            patch.setattr(catalogue, name, counted(getattr(catalogue, name)))
+        try:
+            two.promote("nuclei", 2, reason="the gate said so")
+        except Killed:
+            assert two.champion("nuclei").version in (1, 2)
+    champion = two.promote("nuclei", 2, reason="the gate said so")
+    assert champion.aliases == ("champion",) and champion.tags["promotion_reason"] == "the gate said so"
+    assert two.previous_champion("nuclei").version == 1 and two.challenger("nuclei") is None
+
+
+def test_a_decision_against_a_champion_of_yesterday_is_refused(two):
+    with pytest.raises(InputError, match="champion of cellabel-nuclei is version 1 by now, not 7"):
+        two.promote("nuclei", 2, reason="late", expected_champion=7)
+    assert two.champion("nuclei").version == 1
+    assert two.promote("nuclei", 2, reason="in time", expected_champion=1).version == 2
+
+
+@pytest.mark.parametrize("which", [7, "7", "latest", "v1", "previous_champion"])
+def test_a_vanished_version_is_refused_and_the_champion_stays(two, which):
+    with pytest.raises(InputError, match=r"cellabel-nuclei has no .*versions: 2, 1"):
+        two.promote("nuclei", which, reason="?")
+    assert two.champion("nuclei").version == 1
+
+
+def test_a_version_deleted_in_mlflow_cannot_be_promoted(two):
+    two._connection.client.delete_model_version("cellabel-nuclei", "2")
+    with pytest.raises(InputError, match="no version 2"):
+        two.promote("nuclei", 2, reason="?")
+    assert two.champion("nuclei").version == 1
+
+
+def test_corrupted_weights_are_refused_and_the_champion_stays(two):
+    path = artefact(two, 2)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"Version 2 of cellabel-nuclei is corrupted .*weights.safetensors"):
+        two.promote("nuclei", 2, reason="?")
+    with pytest.raises(InputError, match="corrupted"):
+        two.folder("nuclei", 2)
+    assert two.champion("nuclei").version == 1 and two.challenger("nuclei").version == 2
+
+
+def test_a_version_with_missing_files_is_refused_and_can_be_registered_again(two, tmp_path):
+    artefact(two, 2).unlink()
+    with pytest.raises(InputError, match=r"incomplete \(weights.safetensors is missing"):
+        two.promote("nuclei", 2, reason="?")
+    assert two.champion("nuclei").version == 1
+    assert two.register(tmp_path / "two", "nuclei").version == 3
+    assert two.promote("nuclei", 3, reason="whole").version == 3
+
+
+@pytest.mark.parametrize("finalised", [False, True])
+def test_a_half_logged_version_is_refused_and_the_champion_stays(two, finalised):
+    client = two._connection.client
+    experiment = client.get_experiment_by_name("cellabel-nuclei").experiment_id
+    run = client.create_run(experiment).info.run_id
+    model = client.create_logged_model(experiment, name="half", source_run_id=run)
+    if finalised:
+        client.finalize_logged_model(model.model_id, "READY")
+    client.create_model_version(
+        "cellabel-nuclei", source=model.artifact_location, run_id=run, tags={"model_id": model.model_id}
+    )
+    with pytest.raises(InputError, match="Version 3 of cellabel-nuclei was only half logged"):
+        two.promote("nuclei", 3, reason="?")
+    assert two.champion("nuclei").version == 1
+
+
+def test_a_version_that_someone_else_registered_is_refused(two):
+    client = two._connection.client
+    client.create_model_version("cellabel-nuclei", source="s3://elsewhere/model")
+    with pytest.raises(InputError, match="half logged"):
+        two.promote("nuclei", 3, reason="?")
+
+
+def test_a_rollback_returns_to_what_was_before_and_a_second_one_further_back(two, tmp_path):
+    two.promote("nuclei", 2, reason="better")
+    two.register(trained(tmp_path / "three", seed=3), "nuclei")
+    two.promote("nuclei", 3, reason="better still")
+    assert two.rollback("nuclei", reason="controls left ±3 SD").version == 2
+    assert two.version("nuclei", 3).tags["rollback_reason"] == "controls left ±3 SD"
+    assert two.previous_champion("nuclei").version == 1
+    assert two.rollback("nuclei", reason="again").version == 1
+    with pytest.raises(InputError, match="no previous champion"):
+        two.rollback("nuclei", reason="and again")
+    assert two.champion("nuclei").version == 1
+
+
+def test_a_rollback_to_corrupted_weights_is_refused(two):
+    two.promote("nuclei", 2, reason="better")
+    artefact(two, 1).write_bytes(b"")
+    with pytest.raises(InputError, match="corrupted"):
+        two.rollback("nuclei", reason="?")
+    assert two.champion("nuclei").version == 2
+
+
+def test_verdicts_stay_on_record_and_uses_of_the_test_wells_are_counted(two):
+    assert two.test_set_uses("nuclei", "wells-1") == 0
+    two.record_verdict("nuclei", 2, promoted=False, reason="Not promoted: worse.", test_set="wells-1")
+    two.record_verdict("nuclei", 2, promoted=False, reason="Not promoted: worse.", test_set="wells-1")
+    assert two.test_set_uses("nuclei", "wells-1") == 1
+    assert two.test_set_uses("nuclei", "wells-1", before=2) == 0
+    assert two.test_set_uses("nuclei", "wells-2") == 0
+    assert two.version("nuclei", 2).tags["gate_reason"] == "Not promoted: worse."
+
+
+def test_versions_are_compared_side_by_side(registry, tmp_path):
+    registry.register(trained(tmp_path / "a", seed=1, metrics={"pearson": 0.8, "old": 1}), "nuclei")
+    registry.register(trained(tmp_path / "b", seed=2, metrics={"pearson": 0.9}), "nuclei")
+    table = registry.compare("nuclei", 1, "challenger")
+    assert list(table.columns) == [1, 2] and list(table.index) == ["old", "pearson"]
+    assert table.loc["pearson", 2] == 0.9 and np.isnan(table.loc["old", 2])
+    assert list(registry.compare("nuclei").columns) == [2, 1]
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_in_a_versions_folder_is_never_executed(registry, tmp_path):
+    registry.register(trained(tmp_path / "model"), "nuclei")
+    folder, exploded = registry.folder("nuclei", 1), tmp_path / "exploded"
+    bomb = pickle.dumps(Bomb(exploded))
+    for name in ("weights.pkl", "model.pkl", "python_model.pkl", "weights.pt", "last.ckpt"):
+        (folder / name).write_bytes(bomb)
+    (folder / "MLmodel").write_text(
+        "flavors:\n  python_function:\n    loader_module: mlflow.pyfunc.model\n"
+        "    python_model: python_model.pkl\n    env: {}\n"
+    )
+    registry.promote("nuclei", 1, reason="weights are whole")
+    assert registry.folder("nuclei", "champion") == folder
+    import mlflow.pyfunc
+
+    with pytest.raises(mlflow.exceptions.MlflowException, match=r"(?i)pickle"):
+        mlflow.pyfunc.load_model(str(folder))
+    assert not exploded.exists()
+    pickle.loads(bomb)
+    assert exploded.exists()  # the bomb was live
+
+
+def test_weights_that_are_a_pickle_in_disguise_are_not_loaded(registry, tmp_path):
+    folder, exploded = trained(tmp_path / "model"), tmp_path / "exploded"
+    (folder / "weights.safetensors").write_bytes(pickle.dumps(Bomb(exploded)))
+    registry.register(folder, "nuclei")
+    prediction = pytest.importorskip("cellabel.prediction")
+    if not hasattr(prediction, "load_model"):
+        pytest.skip("cellabel.prediction has no load_model")
+    with pytest.raises(InputError):
+        registry.load("nuclei", 1)
+    assert not exploded.exists()
+
+
+CHILD = """
+import sys
+from cellabel.registry import ModelRegistry
+assert not {"mlflow", "torch"} & set(sys.modules), "heavy import"
+database, folder = sys.argv[1:]
+registry = ModelRegistry(f"sqlite:///{database}")
+registry.register(folder, "nuclei")
+registry.promote("nuclei", 1, reason="race")
+registry.folder("nuclei")
+assert not {"torch", "mlflow.pytorch", "lightning"} & set(sys.modules), "heavy use"
+"""
+
+
+def test_processes_that_touch_a_new_database_together_succeed_without_a_word(tmp_path):
+    database = tmp_path / "new" / "mlflow.db"
+    children = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                CHILD,
+                str(database),
+                str(trained(tmp_path / f"model{index}", seed=index)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for index in range(2)
+    ]
+    assert [(*child.communicate(timeout=200), child.returncode) for child in children] == [("", "", 0)] * 2
+    registry = ModelRegistry(f"sqlite:///{database}")
+    assert len(registry.versions("nuclei")) == 2
+    assert registry.champion("nuclei").version == 1
+
+
+def test_a_place_that_cannot_hold_a_database_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "mlflow.db").write_text("not a database")
+    with pytest.raises(InputError, match="cannot be used"):
+        ModelRegistry(f"sqlite:///{tmp_path / 'mlflow.db'}").versions("nuclei")
+
+
+def test_the_default_database_lies_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLABEL_HOME", str(tmp_path))
+    assert repr(ModelRegistry()) == f"ModelRegistry('sqlite:///{tmp_path / 'mlflow.db'}')"
+
+
+def test_the_training_logger_writes_where_the_registry_reads(registry, home, monkeypatch):
+    class Logger:
+        def __init__(self, **arguments):
+            self.arguments = arguments
+
+    loggers = types.ModuleType("lightning.pytorch.loggers")
+    loggers.MLFlowLogger = Logger  # the real one costs seconds to import and adds nothing of ours
+    monkeypatch.setitem(sys.modules, "lightning.pytorch.loggers", loggers)
+    uri = f"sqlite:///{home / 'mlflow.db'}"
+    logger = training_logger("trial", "nuclei", uri=uri, tags={"cause": "defocus"})
+    assert logger.arguments == {
+        "experiment_name": "cellabel-nuclei",
+        "run_name": "trial",
+        "tracking_uri": uri,
+        "tags": {"cause": "defocus"},
+        "log_model": False,
+    }
+    experiment = registry._connection.client.get_experiment_by_name("cellabel-nuclei")
+    assert experiment.artifact_location == (home / "mlartifacts" / "cellabel-nuclei").as_uri()
+
+
+def test_a_model_is_registered_with_the_run_that_logged_its_training(registry, tmp_path):
+    first = registry.register(trained(tmp_path / "one", seed=1), "nuclei")
+    client = registry._connection.client
+    run = client.create_run(client.get_run(first.run_id).info.experiment_id).info.run_id
+    client.log_metric(run, "live_loss", 0.25)
+    version = registry.register(trained(tmp_path / "two", seed=2), "nuclei", run_id=run)
+    assert version.run_id == run and version.metrics["live_loss"] == 0.25
+
+
+def test_the_card_says_what_the_model_is_and_what_its_intensities_mean():
+    card = model_card(
+        "er",
+        config={"target": "continuous", "intensity_units": "arbitrary", "pixel_size_um": 0.65},
+        metrics={"pearson": 0.91234},
+        tags={"dataset_version": "d-1", "retraining_cause": "defocus"},
+        verdict="Promoted: better.",
+    )
+    for part in (
+        "# er",
+        "arbitrary units",
+        "0.65 µm",
+        "| pearson | 0.9123 |",
+        "`d-1`",
+        "defocus",
+        "Promoted",
+    ):
+        assert part in card
+    assert "probability" in model_card("gfp", config={"target": "binary"})
