@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,8 +27,9 @@ from cellabel.plates._metadata import (
     read_acquisition_file,
     read_layout_file,
 )
+from cellabel.plates._places import give_wells, times_to_sites
 from cellabel.plates._plan import PLAN_FILE, plan_records, plan_wells_not_imaged, read_plan
-from cellabel.plates._roles import role_of_name, role_order
+from cellabel.plates._roles import channel_roles, role_order
 from cellabel.plates._verification import (
     TRANSMITTED,
     Slot,
@@ -38,7 +39,7 @@ from cellabel.plates._verification import (
     pixel_digest,
     verify,
 )
-from cellabel.plates._wells import normal_well, successive_wells, well_order
+from cellabel.plates._wells import well_order
 from cellabel.plates.layouts import LAYOUTS, Found, Plane
 from cellabel.stores import check_plate_id
 
@@ -161,7 +162,7 @@ class Acquisition:
                 f"The {channel} image of well {well} site {site} cannot be used: {verified.bad}."
             )
         try:
-            pixels = read_plane(verified.path, verified.page)
+            pixels = read_plane(verified.path, verified.page, samples_are_planes=verified.samples_are_planes)
         except ImageError as error:
             raise InputError(f"{verified.path} can no longer be read: {error}; export it again.") from error
         if pixel_digest(pixels) != verified.digest:
@@ -197,9 +198,9 @@ def open_acquisition(folder: str | PathLike[str], layout: str | None = None) -> 
     settings, forced = _settings(folder, layout)
     record = read_acquisition_file(folder) or AcquisitionFile()
     name, found = _find(folder, files, candidates, settings, forced)
-    _give_wells(found, settings)
-    _times_to_sites(found)
-    roles = _roles(found, settings, record, folder)
+    give_wells(found, settings)
+    times_to_sites(found)
+    roles = channel_roles(found, settings, record, folder)
     slots: dict[Slot, list[Plane]] = defaultdict(list)
     for plane in found.planes:
         if plane.channel in roles:
@@ -274,101 +275,12 @@ def _find(
     return best, chosen
 
 
-def _give_wells(found: Found, settings: LayoutFile) -> None:
-    """Positions get wells: those that layout.yaml names, else successive ones in sorted order."""
-    if not found.places_are_positions:
-        return
-    places = sorted({plane.place for plane in found.planes})
-    if settings.wells == "sorted":
-        wells = dict(zip(places, successive_wells(len(places)), strict=True))
-    else:
-        wells = {}
-        for place in places:
-            well = normal_well(settings.wells.get(place, ""))
-            if well is None:
-                raise InputError(
-                    f"Position {place!r} has no well: name one (as A01) under `wells` in {LAYOUT_FILE}."
-                )
-            wells[place] = well
-    # One order of sites for positions that share a well: by position, then by site.
-    numbers: dict[tuple[str, int], int] = {}
-    for well in set(wells.values()):
-        here = sorted({(p.place, p.site) for p in found.planes if wells[p.place] == well})
-        shared = len({place for place, _ in here}) > 1
-        numbers |= {key: (k if shared else key[1]) for k, key in enumerate(here, start=1)}
-    found.planes = [_moved(p, wells[p.place], numbers[p.place, p.site]) for p in found.planes]
-    told = ", ".join(f"{place} is {wells[place]}" for place in places)
-    found.issues.append(Issue(None, None, None, f"positions were given wells: {told}"))
-
-
-def _times_to_sites(found: Found) -> None:
-    """Several times of one position become sites, numbered by site, then time."""
-    if len({plane.time for plane in found.planes}) < 2:
-        return
-    by_well: dict[str, set[tuple[int, int]]] = defaultdict(set)
-    for plane in found.planes:
-        by_well[plane.place].add((plane.site, plane.time))
-    numbers = {
-        (well, *key): number
-        for well, keys in by_well.items()
-        for number, key in enumerate(sorted(keys), start=1)
-    }
-    found.planes = [_moved(p, p.place, numbers[p.place, p.site, p.time]) for p in found.planes]
-    n_times = len({time for keys in by_well.values() for _, time in keys})
-    reason = f"{n_times} time points: several times of one position became sites, numbered by site, then time"
-    found.issues.append(Issue(None, None, None, reason))
-
-
-def _moved(plane: Plane, place: str, site: int) -> Plane:
-    return Plane(plane.path, place, site, plane.channel, plane.time, plane.z, plane.page)
-
-
-def _roles(found: Found, settings: LayoutFile, record: AcquisitionFile, folder: Path) -> dict[str, str]:
-    """Channel key → role; channels that layout.yaml leaves out are absent."""
-    roles: dict[str, str] = {}
-    told: set[str] = set()
-    for channel in sorted({plane.channel for plane in found.planes}, key=_natural):
-        name = found.names.get(channel, channel)
-        spellings = (channel, f"w{channel}", f"ch{channel}", channel.removeprefix("ch"), name)
-        named = [
-            given for given in (settings.channels, record.channels) if any(s in given for s in spellings)
-        ]
-        if named:
-            role = next(named[0][s] for s in spellings if s in named[0])
-            if not role:
-                continue
-            if role in told:
-                raise InputError(f"{folder}: two channels are given the role {role!r}: give each its own.")
-            told.add(role)
-        else:
-            role = role_of_name(name) or ""
-        own = f"w{name}" if name.isdecimal() else name
-        if not role:
-            found.issues.append(Issue(None, None, own, "the channel is not known and keeps its own name"))
-        elif not named and role in roles.values():
-            found.issues.append(
-                Issue(None, None, own, f"another channel is {role} already, it keeps its own name")
-            )
-            role = ""
-        roles[channel] = role or own
-    if doubled := [role for role, count in Counter(roles.values()).items() if count > 1]:
-        raise InputError(
-            f"{folder}: two channels are called {doubled[0]!r}: give each a role in {LAYOUT_FILE}."
-        )
-    return roles
-
-
-def _natural(text: str) -> tuple[int, str]:
-    number = re.search(r"\d+$", text)
-    return (int(number[0]) if number else 0, text)
-
-
 def _tell_left_out(found: Found, candidates: Sequence[Path]) -> None:
-    read = {plane.path for plane in found.planes}
-    left = [p.name for p in candidates if p not in read and "_thumb" not in p.name.lower()]
-    if left:
-        shown = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-        found.issues.append(Issue(None, None, None, f"{len(left)} image files are named otherwise: {shown}"))
+    known = {plane.path for plane in found.planes} | found.left_out
+    if others := [path.name for path in candidates if path not in known]:
+        shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        reason = f"image files that were not read, as they are named otherwise: {len(others)} ({shown})"
+        found.issues.append(Issue(None, None, None, reason))
 
 
 def _plate_id(folder: Path, settings: LayoutFile, record: AcquisitionFile, found: Found) -> str:

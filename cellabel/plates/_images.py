@@ -20,6 +20,9 @@ MAX_PLANES = 4096
 _PROPORTION = 200
 _ALWAYS_ALLOWED_BYTES = 2**26
 _MIN_SIDE = 2
+_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate", 50000: "zstd"}
+# The others are lossy, or carry a header of their own that may ask for any amount of memory.
+_SEPARATE, _COLOUR = 2, 2  # PlanarConfiguration and PhotometricInterpretation of TIFF
 
 # What tifffile, zlib, imagecodecs and OpenCV raise on damaged files; found by mutating small files.
 DECODE_ERRORS = (
@@ -55,8 +58,12 @@ class ImageFile:
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[ImageFile]:
+def open_image(path: Path, *, samples_are_planes: bool = False) -> Iterator[ImageFile]:
     """Open an image file to read its planes one by one.
+
+    Args:
+        path: a TIFF or PNG file.
+        samples_are_planes: the samples of a pixel are planes of a stack, not a colour.
 
     Raises:
         ImageError: empty, not an image, truncated, a colour image, or a header out of proportion.
@@ -71,16 +78,16 @@ def open_image(path: Path) -> Iterator[ImageFile]:
         from tifffile import TiffFile
 
         with TiffFile(path) as tif:
-            yield _tiff_planes(tif, size)
+            yield _tiff_planes(tif, size, samples_are_planes)
     except ImageError:
         raise
     except DECODE_ERRORS as error:
         raise ImageError(f"the file cannot be read as an image ({_told(error)})") from error
 
 
-def read_plane(path: Path, index: int) -> np.ndarray:
+def read_plane(path: Path, index: int, *, samples_are_planes: bool = False) -> np.ndarray:
     """Plane `index` of an image file, `(H, W)` of the file's own type."""
-    with open_image(path) as image:
+    with open_image(path, samples_are_planes=samples_are_planes) as image:
         return image.plane(index)
 
 
@@ -102,13 +109,15 @@ def _told(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _tiff_planes(tif: Any, file_bytes: int) -> ImageFile:
+def _tiff_planes(tif: Any, file_bytes: int, samples_are_planes: bool) -> ImageFile:
     n_pages = len(tif.pages)
     if not 1 <= n_pages <= MAX_PLANES:
         raise ImageError(f"the file claims {n_pages} pages")
     first = tif.pages[0]
-    separate = len(first.shape) == 3 and first.planarconfig == 2 and first.photometric not in (2, 6)
-    per_page = int(first.shape[0]) if separate else 1
+    separate = len(first.shape) == 3 and first.planarconfig == _SEPARATE
+    # tifffile's writers mark any stack of three or four planes as colour: who names planes knows better.
+    split = len(first.shape) == 3 and (samples_are_planes or (separate and first.photometric != _COLOUR))
+    per_page = int(first.shape[0 if separate else 2]) if split else 1
     if per_page > MAX_PLANES:
         raise ImageError(f"the file claims {per_page} planes")
 
@@ -116,10 +125,10 @@ def _tiff_planes(tif: Any, file_bytes: int) -> ImageFile:
         page = tif.pages[index // per_page]
         _check_page(page, file_bytes)
         pixels = np.asarray(page.asarray(maxworkers=1))
-        if separate:
-            if pixels.ndim != 3 or pixels.shape[0] != per_page:
-                raise ImageError("its pages differ in their number of planes")
-            pixels = pixels[index % per_page]
+        if split:
+            if pixels.shape != first.shape:
+                raise ImageError("its pages differ in shape")
+            pixels = np.take(pixels, index % per_page, axis=0 if separate else 2)
         return _as_grey(pixels)
 
     return ImageFile(n_pages * per_page, plane)
@@ -129,6 +138,11 @@ def _check_page(page: Any, file_bytes: int) -> None:
     """Refuse a page whose header asks for more than its file can hold."""
     if page.dtype is None or page.dtype.kind not in "uifb":
         raise ImageError("its pixel type is unknown or complex")
+    if int(page.compression) not in _COMPRESSIONS:
+        raise ImageError(
+            f"its compression ({getattr(page.compression, 'name', page.compression)}) is not read: "
+            "export without loss (uncompressed, LZW or deflate)"
+        )
     if len(page.shape) not in (2, 3):
         raise ImageError(f"its page has {len(page.shape)} dimensions")
     if page.imagewidth * page.imagelength > MAX_PIXELS or math.prod(page.shape) > 4 * MAX_PIXELS:

@@ -29,12 +29,14 @@ class Verified:
 
     Attributes:
         page: the plane of the file.
+        samples_are_planes: how the planes of the file are counted (see `open_image`).
         note: something to know about it ("plane 3 of 7 is the sharpest").
         bad: why the image cannot be used; None where it can.
     """
 
     path: Path | None
     page: int = 0
+    samples_are_planes: bool = False
     shape: tuple[int, int] = (0, 0)
     dtype: str = ""
     digest: str = ""
@@ -113,24 +115,26 @@ def _verify_one(planes: Sequence[Plane], folder: Path) -> Verified:
 def _best_plane(plane: Plane, name: str) -> tuple[Verified, float]:
     """The plane that the name asks for, else the sharpest of the file."""
     best, best_score = Verified(None, bad=f"{name}: it holds no image"), -1.0
+    named = plane.page is not None
     try:
-        with open_image(plane.path) as file:
+        with open_image(plane.path, samples_are_planes=named) as file:
             n = file.n_planes
-            if plane.page is not None and plane.page >= n:
-                return Verified(None, bad=f"{name}: it holds {n} planes, not {plane.page + 1}"), 0.0
+            if named and n != plane.of:
+                return Verified(None, bad=f"{name}: it holds {n} planes, not {plane.of}"), 0.0
             for page in range(n) if plane.page is None else [plane.page]:
                 pixels = file.plane(page)
                 if has_not_finite(pixels):
                     return Verified(None, bad=f"{name}: it has pixels that are NaN or infinite"), 0.0
                 score = focus_score(pixels)
                 if score > best_score:
-                    note = f"plane {page + 1} of {n} in {name} is read, the sharpest" if n > 1 else ""
                     shape = (int(pixels.shape[0]), int(pixels.shape[1]))
-                    best = Verified(plane.path, page, shape, pixels.dtype.name, pixel_digest(pixels), note)
                     best_score = score
+                    best = Verified(plane.path, page, named, shape, str(pixels.dtype), pixel_digest(pixels))
     except ImageError as error:
         return Verified(None, bad=f"{name}: {error}"), 0.0
-    return (best if plane.page is None else replace(best, note="")), best_score
+    if not named and n > 1 and best.bad is None:
+        best = replace(best, note=f"plane {best.page + 1} of {n} in {name} is read, the sharpest")
+    return best, best_score
 
 
 def _against_majority(found: dict[Slot, Verified]) -> dict[Slot, Verified]:

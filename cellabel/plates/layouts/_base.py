@@ -24,6 +24,7 @@ class Plane:
         site, time, z: numbers as in the name; 1 where the name has none.
         channel: the vendor's key of the channel ("1", "ch2", "bf").
         page: which plane of the file; None where the planes of the file are a focus series.
+        of: how many planes the file must hold for `page` to mean what it says.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Plane:
     time: int = 1
     z: int = 1
     page: int | None = None
+    of: int = 1
 
 
 @dataclass
@@ -44,12 +46,14 @@ class Found:
         why: how the files were recognised, for people.
         names: channel key → the vendor's name of the channel.
         places_are_positions: the places have no well yet.
+        left_out: files that the layout knows, and leaves out on purpose.
     """
 
     planes: list[Plane]
     why: str
     names: dict[str, str] = field(default_factory=dict)
     places_are_positions: bool = False
+    left_out: set[Path] = field(default_factory=set)
     plate_id: str | None = None
     pixel_size_um: float | None = None
     instrument: str | None = None

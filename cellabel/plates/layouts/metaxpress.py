@@ -42,14 +42,14 @@ def find(folder: Path, files: Sequence[Path], settings: LayoutFile) -> Found | N
     """
     planes: list[Plane] = []
     homes: dict[tuple[str, str], int] = {}
-    thumbnails = 0
+    thumbnails: set[Path] = set()
     wanted = settings.only.get("plate")
     for path in files:
         name = _read_name(path.name)
         if name is None:
             continue
         if name["thumb"]:
-            thumbnails += 1
+            thumbnails.add(path)
             continue
         home, time, z = _steps(path.relative_to(folder).parent)
         if wanted and wanted not in (home, name["plate"]):
@@ -66,11 +66,14 @@ def find(folder: Path, files: Sequence[Path], settings: LayoutFile) -> Found | N
             f"{folder} holds images of {len(homes)} MetaXpress plates ({names}): open the folder of one, "
             f"or choose one in a {LAYOUT_FILE} with `layout: metaxpress` and `only: {{plate: …}}`."
         )
-    found = Found(
-        _without_projections(planes), f"named <plate>_<well>_s<site>_w<channel> ({len(planes)} files)"
-    )
+    kept = _without_projections(planes)
+    found = Found(kept, f"named <plate>_<well>_s<site>_w<channel> ({len(planes)} files)")
     if thumbnails:
-        found.issues.append(Issue(None, None, None, f"{thumbnails} thumbnails were left out"))
+        found.issues.append(Issue(None, None, None, f"thumbnails that were left out: {len(thumbnails)}"))
+    if n_left := len(planes) - len(kept):
+        reason = f"projections (ZStep_0) that were left out, as there are planes: {n_left}"
+        found.issues.append(Issue(None, None, None, reason))
+    found.left_out = thumbnails | {plane.path for plane in planes}
     _read_htd(files, found)
     _read_tags(found)
     return found

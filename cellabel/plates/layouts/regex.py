@@ -30,6 +30,7 @@ def find(folder: Path, files: Sequence[Path], settings: LayoutFile) -> Found | N
     """
     pattern = _pattern(folder, settings)
     matches: list[tuple[Path, dict[str, str]]] = []
+    left_out: set[Path] = set()
     for path in files:
         name = path.relative_to(folder).as_posix() if "/" in pattern.pattern else path.name
         match = pattern.fullmatch(name)
@@ -37,6 +38,8 @@ def find(folder: Path, files: Sequence[Path], settings: LayoutFile) -> Found | N
             groups = {key: value for key, value in match.groupdict().items() if value is not None}
             if _chosen(groups, settings):
                 matches.append((path, groups))
+            else:
+                left_out.add(path)
     if not matches:
         return None
     plates = sorted({groups["plate"] for _, groups in matches if "plate" in groups})
@@ -50,6 +53,7 @@ def find(folder: Path, files: Sequence[Path], settings: LayoutFile) -> Found | N
         planes,
         f"named as the pattern of {LAYOUT_FILE} tells ({len(matches)} files)",
         places_are_positions="position" in pattern.groupindex,
+        left_out=left_out,
         plate_id=plates[0] if plates else None,
     )
 
@@ -91,7 +95,8 @@ def _planes(path: Path, groups: dict[str, str], settings: LayoutFile) -> list[Pl
     place = groups.get("position") or _well(path, groups)
     site, time, z = (_number(path, groups, name) for name in ("site", "time", "z"))
     if settings.planes:
-        return [Plane(path, place, site, name, time, z, page) for page, name in enumerate(settings.planes)]
+        n = len(settings.planes)
+        return [Plane(path, place, site, name, time, z, page, n) for page, name in enumerate(settings.planes)]
     return [Plane(path, place, site, groups.get("channel", "1"), time, z)]
 
 
