@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,17 +19,15 @@ SEVERITIES = ("info", "warning", "error")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,159}")
 
 
-def alert_id(kind: str, *parts: object) -> str:
-    """A deterministic id: the same kind and parts give the same id, other ones another.
+def alert_id(*parts: object) -> str:
+    """A deterministic id: the same parts give the same id, other ones another.
 
     Args:
-        kind: one of `KINDS`.
-        parts: what makes the event unique, for example stream epoch, organelle and plate.
+        parts: what makes the event unique, for example kind, stream epoch, organelle and plate.
     """
-    text = [str(part) for part in parts]
-    digest = hashlib.sha256("\x1f".join([kind, *text]).encode()).hexdigest()[:10]
-    words = re.sub(r"[^A-Za-z0-9_]+", "-", "-".join([kind, *text])).strip("-")
-    return f"{words[:120]}-{digest}"
+    text = json.dumps([str(part) for part in parts])
+    words = re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-_") or "alert"
+    return f"{words[:120]}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def _now() -> dt.datetime:

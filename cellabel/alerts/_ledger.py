@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from upath import UPath
 
-from cellabel.alerts._alert import Acknowledgement, Alert
+from cellabel.alerts._alert import Acknowledgement, Alert, alert_id
 from cellabel.errors import InputError
 from cellabel.stores import read_json, write_json
 
@@ -25,6 +25,7 @@ LOG = "log"
 """The receiver that is always there."""
 
 _logger = logging.getLogger("cellabel.alerts")
+_SEVERITY = {"promotion": "info", "diagnosis": "info", "failure": "error", "person_needed": "error"}
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -68,6 +69,48 @@ class AlertLedger:
         write_json(path, alert.to_json())
         return True
 
+    def tell(
+        self,
+        kind: str,
+        event: str,
+        title: str,
+        body: str = "",
+        *,
+        severity: str | None = None,
+        plate: str | None = None,
+        organelle: str | None = None,
+        link: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Write the alert of one event; telling it again changes nothing.
+
+        Args:
+            kind: one of `KINDS`.
+            event: what makes it unique, for example `promotion:er:3`; the id is made from it.
+            title: one line.
+            body: what happened and what to do.
+            severity: info, warning or error; None means the kind's own.
+            plate: the plate that it is about.
+            organelle: the organelle that it is about.
+            link: where to look.
+            data: numbers behind the sentence, JSON.
+
+        Returns:
+            Whether it is new.
+        """
+        alert = Alert(
+            id=alert_id(event),
+            kind=kind,
+            title=title,
+            body=body,
+            severity=severity or _SEVERITY.get(kind, "warning"),
+            plate=plate,
+            organelle=organelle,
+            link=link,
+            data=data or {},
+        )
+        return self.write(alert)
+
     def get(self, alert_id: str) -> Alert:
         """The alert with this id.
 
@@ -76,9 +119,7 @@ class AlertLedger:
         """
         content = read_json(self._alert_path(alert_id))
         if content is None:
-            raise InputError(
-                f"There is no alert {alert_id!r} in {self.root}: list the alerts to find its id."
-            )
+            raise InputError(f"There is no alert {alert_id!r} in {self.root}: list the alerts for their ids.")
         return Alert.from_json(content)
 
     def alerts(self, kind: str | None = None, *, unacknowledged: bool = False) -> list[Alert]:
@@ -167,9 +208,9 @@ class AlertLedger:
                     self._count(alert.id, receiver, attempts + 1, error)
                     last = attempts + 1 >= max_attempts
                     (abandoned if last else failed).append((alert.id, receiver, error))
-        for alert_id, receiver, error in abandoned:
+        for name, receiver, error in abandoned:
             _logger.error(
-                "Alert %s was given up for %s after %d tries: %s", alert_id, receiver, max_attempts, error
+                "Alert %s was given up for %s after %d tries: %s", name, receiver, max_attempts, error
             )
         return Delivery(tuple(delivered), tuple(failed), tuple(abandoned))
 
