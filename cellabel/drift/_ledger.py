@@ -20,6 +20,10 @@ def digest(identifier: str) -> int:
     return int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest(), "big")
 
 
+COLUMNS = ("id_digests", "id_times", "id_statistics", "id_changes")
+"""Names of the arrays of a ledger."""
+
+
 class Entry(NamedTuple):
     """What is kept of a step: its tick, its statistic, and the change time (0 where there was no alarm)."""
 
@@ -80,11 +84,13 @@ class Ledger:
             (ledger._changes, arrays["id_changes"], "I", np.uint32),
         )
         for shelves, values, code, kind in columns:
-            for shelf in range(SHELVES):
+            for shelf in np.flatnonzero(np.diff(bounds)).tolist():
                 part = np.ascontiguousarray(values[bounds[shelf] : bounds[shelf + 1]], dtype=kind)
                 shelves[shelf] = array(code, part.tobytes())
         return ledger
 
 
 def _joined(shelves: list[array], kind: type) -> NDArray:
-    return np.concatenate([np.frombuffer(shelf, dtype=kind) for shelf in shelves])
+    return np.concatenate(
+        [np.empty(0, kind), *(np.frombuffer(shelf, dtype=kind) for shelf in shelves if shelf)]
+    )

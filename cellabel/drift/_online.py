@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from cellabel.drift._calibration import Calibration, Start
 from cellabel.drift._fitting import fitted, group_codes
 from cellabel.drift._kernel import Bandwidth, Floats, GaussianKernel, as_rows, choose_bandwidths
-from cellabel.drift._ledger import Entry, Ledger, digest
+from cellabel.drift._ledger import COLUMNS, Entry, Ledger, digest
 from cellabel.drift._packing import checksum, read_packed, write_packed
 from cellabel.drift._reference import Reference
 from cellabel.drift._report import FitReport
-from cellabel.drift._window import Window
+from cellabel.drift._window import STATE, Window
 from cellabel.errors import InputError
 
 __all__ = ["OnlineMMD", "Step"]
@@ -186,6 +186,26 @@ class OnlineMMD:
         """Length of an observation."""
         return int(self._fitted().reference.rows.shape[1])
 
+    def twin(self) -> OnlineMMD:
+        """A detector of the same calibration that has seen nothing yet; the large arrays are shared."""
+        window = self._fitted()
+        other = OnlineMMD(**self.settings)
+        other._adopt(window.reference, window.calibration, self.report, self._fingerprint)
+        return other
+
+    @property
+    def history(self) -> int:
+        """Observations that are kept, at most; no change time lies farther back."""
+        return self._fitted().history
+
+    def checked(self, rows: Any) -> Floats:
+        """`rows` as the (n, d) array that `update_many` would take.
+
+        Raises:
+            InputError: not fitted, another length, or values that are not finite.
+        """
+        return as_rows(rows, "block of observations", columns=self.dimensions)
+
     def _fitted(self) -> Window:
         if self._window is None:
             raise InputError("The detector has no reference yet; call fit, or load a fitted one.")
@@ -322,7 +342,7 @@ class OnlineMMD:
             raise InputError(
                 "The state belongs to a detector of another reference, setting or model; load it into that."
             )
-        expected = {"format", "fingerprint", *window.state(), *self._ledger.to_arrays()}
+        expected = {"format", "fingerprint", *STATE, *COLUMNS}
         if set(content) != expected or _checksum_or_none(content) != state["checksum"]:
             raise InputError("The detector state is truncated or was edited; restore it from a copy.")
         window.restore(content)
@@ -330,6 +350,10 @@ class OnlineMMD:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write calibration and state to one npz file, atomically and without pickle."""
+        write_packed(path, self.to_content())
+
+    def to_content(self) -> dict[str, Any]:
+        """Calibration and state as arrays and plain values."""
         window = self._fitted()
         calibration, reference = window.calibration, window.reference
         content: dict[str, Any] = {
@@ -345,7 +369,7 @@ class OnlineMMD:
             "steady_events": calibration.steady_events,
         }
         content.update({f"state_{name}": value for name, value in self.state_dict().items()})
-        write_packed(path, content)
+        return content
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> OnlineMMD:
@@ -354,9 +378,17 @@ class OnlineMMD:
         Raises:
             InputError: no such file, truncated, edited, or of another kind.
         """
-        content = read_packed(path, "The detector file")
+        return cls.from_content(read_packed(path, "The detector file"))
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> OnlineMMD:
+        """The detector that `to_content` described.
+
+        Raises:
+            InputError: a description of something else.
+        """
         if content.get("format") != FORMAT or "settings" not in content:
-            raise InputError(f"The file {path} holds no detector; give one that OnlineMMD.save wrote.")
+            raise InputError("This file holds no detector; give one that OnlineMMD.save wrote.")
         detector = cls(**content["settings"])
         kernel = GaussianKernel(tuple(content["bandwidths"].tolist()))
         reference = Reference.centred(content["rows"], content["centre"], kernel)

@@ -17,6 +17,10 @@ from cellabel.drift._reference import Reference
 __all__ = ["Window"]
 
 
+STATE = ("time", "rows", "means", "lags")
+"""Names of the parts of a window's state."""
+
+
 class Window:
     """Buffers of the last observations, newest first.
 
@@ -30,7 +34,7 @@ class Window:
         self.calibration = calibration
         self.limits = calibration.thresholds.tolist()
         self._longest = longest = max(calibration.windows)
-        self._history = max(3 * longest, 32)
+        self.history = max(3 * longest, 32)
         ages, lags = np.arange(longest)[:, None], np.arange(1, longest)[None, :]
         masks = [(ages + lags < window).ravel() for window in calibration.windows]
         self._pair_masks = np.array(masks, dtype=np.float64)
@@ -55,12 +59,12 @@ class Window:
         """Forget all observations."""
         self.time = 0
         self._lags = np.zeros((self._longest, self._longest - 1))
-        self._means = np.zeros(self._history)
-        self._rows = np.zeros((self._history, self.reference.rows.shape[1]))
+        self._means = np.zeros(self.history)
+        self._rows = np.zeros((self.history, self.reference.rows.shape[1]))
 
     def state(self) -> dict[str, Any]:
         """The buffers, only as far as they are filled."""
-        kept = min(self.time, self._history)
+        kept = min(self.time, self.history)
         return {
             "time": self.time,
             "rows": self._rows[self._places(kept)],
@@ -79,7 +83,7 @@ class Window:
 
     def _places(self, count: int) -> Any:
         """Where in the ring the last `count` observations lie, newest first."""
-        return (self.time - 1 - np.arange(count)) % self._history
+        return (self.time - 1 - np.arange(count)) % self.history
 
     def push(self, row: Floats) -> tuple[int, float]:
         """Take one centred observation; its time and statistic."""
@@ -92,7 +96,7 @@ class Window:
         self._lags[0, : len(lags)] = lags
         self._means[1:] = self._means[:-1]
         self._means[0] = similarity
-        self._rows[self.time % self._history] = row
+        self._rows[self.time % self.history] = row
         self.time += 1
         pairs = self._pair_masks @ self._lags.ravel()
         means = self._mean_masks @ self._means[: self._longest]
@@ -103,7 +107,7 @@ class Window:
     def push_block(self, rows: Floats) -> tuple[int, Floats]:
         """Take centred observations (n, d); the time of the first, and all statistics."""
         n, width, first = len(rows), self._longest, self.time + 1
-        known = min(self.time, self._history)
+        known = min(self.time, self.history)
         self._seen = np.concatenate([self._rows[self._places(known)][::-1], rows])
         self._seen_means = np.concatenate([self._means[:known][::-1], self.reference.similarities(rows)])
         lags = np.zeros((width - 1 + n, width - 1))
@@ -124,7 +128,7 @@ class Window:
 
     def _keep(self, n: int, lags: Floats) -> None:
         self.time += n
-        kept = min(self.time, self._history)
+        kept = min(self.time, self.history)
         self._rows[self._places(kept)] = self._seen[::-1][:kept]
         self._means[:kept] = self._seen_means[::-1][:kept]
         recent = lags[::-1][: self._longest]
@@ -136,7 +140,7 @@ class Window:
 
     def change_time(self) -> int:
         """Time c + 1 of the first changed observation; c maximises (T − c) · MMD²(reference, y_{c+1..T})."""
-        kept = min(self.time, self._history)
+        kept = min(self.time, self.history)
         return self._change(self._rows[self._places(kept)], self._means[:kept], self.time)
 
     def change_times(self, alarms: Any, n: int) -> list[int | None]:
@@ -145,7 +149,7 @@ class Window:
         before = len(self._seen) - n
         for alarm in alarms.tolist():
             end = before + alarm + 1
-            start = max(0, end - self._history)
+            start = max(0, end - self.history)
             rows, means = self._seen[start:end][::-1], self._seen_means[start:end][::-1]
             times[alarm] = self._change(rows, means, self.time - n + alarm + 1)
         return times
