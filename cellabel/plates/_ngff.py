@@ -84,7 +84,7 @@ def label_metadata(name: str, n_levels: int, pixel_size_um: float | None) -> dic
     return {
         "version": VERSION,
         "multiscales": [_multiscale(name, ("y", "x"), n_levels, pixel_size_um)],
-        "image-label": {"version": VERSION, "source": {"image": "../../"}},
+        "image-label": {"version": VERSION, "colors": [], "source": {"image": "../../"}},
     }
 
 

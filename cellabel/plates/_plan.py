@@ -30,7 +30,7 @@ def read_plan(path: str | Path) -> pd.DataFrame:
     `PLAN_NUMBERS` become numbers, empty cells missing values; a missing role is "sample".
 
     Raises:
-        InputError: no such file, not a table, no column `Metadata_Well`, a well that is on no plate or is
+        InputError: no such file, no table, no column `Metadata_Well`, no well, one that is on no plate or is
             named twice, a role that is not in `PLAN_ROLES`, text where a number belongs.
     """
     path = Path(path)
@@ -46,6 +46,8 @@ def read_plan(path: str | Path) -> pd.DataFrame:
     header = [cell.strip() for cell in rows[0]] if rows else []
     if "Metadata_Well" not in header or len(set(header)) != len(header):
         raise InputError(f"{path} must begin with a row of distinct names, Metadata_Well among them.")
+    if len(rows) < 2:
+        raise InputError(f"{path} names no well: write a row for each, or delete the file.")
     records = []
     for number, row in enumerate(rows[1:], start=2):
         if len(row) > len(header):

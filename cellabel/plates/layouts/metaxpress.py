@@ -82,10 +82,10 @@ def find(folder: Path, files: Sequence[Path], settings: LayoutFile) -> Found | N
 def _read_name(file_name: str) -> dict[str, str] | None:
     """The parts of a file's name, the well in its normal form; a bare "A01.tif" is not one of these names."""
     for pattern in _NAMES:
-        match = pattern.fullmatch(file_name)
-        well = normal_well(match["well"]) if match else None
-        if match and well and (match["plate"] or pattern is not _NAMES[-1]):
-            return {**match.groupdict(default=""), "well": well}
+        if match := pattern.fullmatch(file_name):
+            well = normal_well(match["well"])
+            bare = pattern is _NAMES[-1] and not match["plate"]
+            return {**match.groupdict(default=""), "well": well} if well and not bare else None
     return None
 
 
