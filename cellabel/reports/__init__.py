@@ -1,0 +1,24 @@
+"""What a person looks at: figures as PNG, Evidently's report of a plate's tables, model cards.
+
+Figures are drawn with matplotlib's objects, without pyplot's global state, and come back as PNG bytes.
+Importing this room loads neither matplotlib nor evidently.
+"""
+
+from cellabel.registry import model_card
+from cellabel.reports._agreement import bland_altman_figure, scatter_figure
+from cellabel.reports._canvas import figure_png
+from cellabel.reports._evidently import evidently_report
+from cellabel.reports._images import example_figure
+from cellabel.reports._monitoring import drift_timeline_figure, embedding_map_figure, learning_curve_figure
+
+__all__ = [
+    "bland_altman_figure",
+    "drift_timeline_figure",
+    "embedding_map_figure",
+    "evidently_report",
+    "example_figure",
+    "figure_png",
+    "learning_curve_figure",
+    "model_card",
+    "scatter_figure",
+]
