@@ -27,11 +27,11 @@ class Camera:
 def make_camera(
     rng: np.random.Generator, size: int, *, nonuniformity: float, hot_pixels: float, **constants: float
 ) -> Camera:
-    """A sensor of (size, size) pixels: response 1 ± nonuniformity, some hot pixels of 200–4000 electrons."""
+    """A sensor of (size, size) pixels: response 1 ± nonuniformity, some hot pixels of 50–500 electrons."""
     response = 1 + nonuniformity * rng.standard_normal((size, size), np.float32)
     dark = np.full((size, size), 0.5, np.float32)
     n_hot = int(rng.binomial(size * size, hot_pixels))
-    dark.reshape(-1)[rng.integers(0, size * size, n_hot)] = rng.uniform(200, 4000, n_hot)
+    dark.reshape(-1)[rng.integers(0, size * size, n_hot)] = rng.uniform(50, 500, n_hot)
     return Camera(response, dark, **constants)
 
 

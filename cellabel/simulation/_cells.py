@@ -20,7 +20,7 @@ class FieldBiology:
 
     Attributes:
         extent_um: side of the square region that is populated.
-        confluence: share of it that cells would cover side by side.
+        confluence: share of it that cells would cover side by side; 0 is a blank.
         dead, rounded, doublets: shares of cells.
         area_factor, index_factor: of fixation.
         motion_um_min: speed of living cells.
@@ -48,7 +48,8 @@ def draw_cells(
     """
     log_area_sd = float(np.sqrt(np.log1p(physics.area_cv**2)))
     median_area = physics.area_um2 * biology.area_factor * float(np.exp(clone.log_size))
-    covered = np.clip(biology.confluence, 0.02, 0.95) * biology.extent_um**2
+    confluence = float(np.clip(biology.confluence, 0.02, 0.95)) if biology.confluence > 0 else 0.0
+    covered = confluence * biology.extent_um**2
     n = int(rng.poisson(covered / (median_area * np.exp(log_area_sd**2 / 2))))
     standard = rng.standard_normal((n, 8))
     visible = clone.visible + standard[:, 0]
@@ -79,11 +80,12 @@ def draw_cells(
             "angle": rng.uniform(0, 2 * np.pi, n),
             "nucleus_um2": np.clip(np.exp(log_nucleus), 80.0, 150.0) * np.sqrt(biology.area_factor),
             "dna": dna,
+            "stained_dna": np.where(state == "dead", 0.5, 1.0) * dna,
             "visible": visible,
             "log_gfp": log_gfp,
             "gfp": np.where(positive & (state != "dead"), np.exp(log_gfp), 0.0),
             "er": np.exp(clone.log_er + 0.20 * standard[:, 7] + 0.10 * visible),
-            "golgi": np.exp(0.25 * rng.standard_normal(n)),
+            "golgi": np.exp(0.20 * rng.standard_normal(n)),
             "cytoplasm_index": rng.uniform(*physics.cytoplasm_index, n) * biology.index_factor,
             "nucleus_index": rng.uniform(*physics.nucleus_index, n) * biology.index_factor,
             "texture_index": np.clip(

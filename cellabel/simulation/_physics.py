@@ -94,9 +94,9 @@ class Physics:
     vesicles_per_cell: float = 9.0
     er_texture_index: Range = (0.003, 0.008)
     er_texture_length_um: float = 0.7
-    golgi_index: Range = (0.004, 0.008)
-    golgi_extent_um: Range = (3.0, 5.0)
-    lookalikes_per_cell: float = 0.8
+    golgi_index: Range = (0.005, 0.008)
+    golgi_extent_um: Range = (3.5, 5.0)
+    lookalikes_per_cell: float = 0.5
     # what the stains show
     er_texture_contrast: float = 0.35
     er_visible_r2: float = 0.45
@@ -111,7 +111,7 @@ class Physics:
         default_factory=lambda: {"nuclei": 0.46, "er": 0.60, "golgi": 0.65, "gfp": 0.51}
     )
     peak_electrons: Mapping[str, float] = field(
-        default_factory=lambda: {"nuclei": 3500.0, "er": 1200.0, "golgi": 350.0, "gfp": 700.0}
+        default_factory=lambda: {"nuclei": 2800.0, "er": 1200.0, "golgi": 250.0, "gfp": 350.0}
     )
     background_electrons: Range = (60.0, 160.0)
     autofluorescence_electrons: float = 12.0
@@ -146,7 +146,7 @@ _B = replace(
     er_visible_r2=0.35,
     vesicles_per_cell=14.0,
     golgi_extent_um=(2.5, 4.0),
-    peak_electrons={"nuclei": 2200.0, "er": 650.0, "golgi": 200.0, "gfp": 450.0},
+    peak_electrons={"nuclei": 1900.0, "er": 650.0, "golgi": 160.0, "gfp": 250.0},
     background_electrons=(150.0, 300.0),
     crosstalk=(0.02, 0.05),
     registration_px=2.0,

@@ -16,6 +16,9 @@ __all__ = ["Scene", "render_scene"]
 Image = NDArray[np.float32]
 Window = tuple[slice, slice]
 
+GOLGI_THICKNESS_UM = 2.5
+"""Along the axis: the stacks of a ribbon overlap and add up to more."""
+
 
 @dataclass
 class Scene:
@@ -130,7 +133,7 @@ def _outline(rng: np.random.Generator, cell: dict) -> NDArray[np.float32]:
 def _shape(rng: np.random.Generator, cell: dict, n: int, pixel_um: float) -> _Patch | None:
     """The cell's thickness and nucleus; None when it lies outside of the grid."""
     outline = _outline(rng, cell)
-    offset, jitter = rng.normal(0, 0.16, 2), rng.normal(0, 0.5)
+    offset, jitter = rng.normal(0, 0.24, 2), rng.normal(0, 0.35)
     stretch = float(np.exp(np.abs(rng.normal(0.08, 0.10))))
     reach = float(outline.max())
     x0, y0 = (max(int((cell[a] - reach) / pixel_um) - 1, 0) for a in ("x_um", "y_um"))
@@ -203,13 +206,13 @@ def _fill(
     texture_um[patch.window] += cell["texture_index"] * np.sqrt(length * cytoplasm)
     scene.nucleus_um[patch.window] += nucleus
     scene.nucleus[patch.window][nucleus > 0.3] = i + 1
-    condensed = (
-        0.6 if cell["state"] in ("dead", "mitotic") else 1.0
-    )  # pyknotic and mitotic chromatin is packed
-    volume = 2 / 3 * cell["nucleus_um2"] * max(float(patch.nucleus.max()), 1.0) * condensed
+    condensed = cell["state"] in ("dead", "mitotic")  # pyknotic and mitotic chromatin is packed
+    chromatin = _packed(patch.nucleus) * own if condensed else nucleus
+    volume = max(float((_packed(patch.nucleus) if condensed else patch.nucleus).sum()) * pixel_um**2, 1.0)
     emission = {
-        "nuclei": 30.0 * cell["dna"] / 2.7 * nucleus / volume if condensed == 1 else _packed(cell, nucleus),
+        "nuclei": 65.0 * cell["stained_dna"] / 2.7 * chromatin / volume,
         "er": cell["er"] * cytoplasm / 5 * (0.25 + 0.75 * np.exp(-2.0 * patch.depth**2)),
+        "golgi": 0.10 * cell["golgi"] * cytoplasm / 5 * np.exp(-2.0 * patch.depth**2),
         "gfp": cell["gfp"] * thickness / 6,
     }
     for channel, (stain, light) in enumerate(emission.items(), start=1):
@@ -217,11 +220,9 @@ def _fill(
         scene.stains[stain][there] += light[part]
 
 
-def _packed(cell: dict, nucleus: Image) -> Image:
-    """Condensed chromatin: the same DNA in the nucleus's inner part."""
-    inner = np.maximum(nucleus - 0.6 * nucleus.max(initial=0.0), 0) ** 0.5
-    whole = 2 / 3 * cell["nucleus_um2"] * 5.0
-    return inner * (30.0 * cell["dna"] / 2.7 / whole * nucleus.sum() / max(float(inner.sum()), 1e-6))
+def _packed(nucleus: Image) -> Image:
+    """Condensed chromatin: a nucleus shrunk to its inner part."""
+    return np.sqrt(np.maximum(nucleus - np.float32(0.6) * nucleus.max(initial=0.0), 0))
 
 
 def _details(
@@ -291,21 +292,21 @@ def _golgi(
     physics: Physics,
     delay: float,
 ) -> None:
-    """A ribbon of 4–8 stacks beside the nucleus, and ribbons of the same path that no stain shows."""
+    """A ribbon of 5–8 stacks beside the nucleus, and ribbons of the same path that no stain shows."""
     moved = cell["speed_um_min"] * 3 * delay
     drift = (moved * np.cos(cell["heading"]), moved * np.sin(cell["heading"]))
     for ribbon in range(1 + int(rng.poisson(physics.lookalikes_per_cell))):
-        extent, k = rng.uniform(*physics.golgi_extent_um), int(rng.integers(4, 9))
+        extent, k = rng.uniform(*physics.golgi_extent_um), int(rng.integers(5, 9))
         towards = patch.golgi_towards if ribbon == 0 else rng.uniform(0, 2 * np.pi)
-        away = nucleus_radius * 0.95 + 0.3 * extent + rng.uniform(0, 1.5)
-        out, round_ = rng.normal(0, 0.17 * extent, k), rng.uniform(-0.5, 0.5, k) * extent
+        away = nucleus_radius * 0.95 + 0.3 * extent + rng.uniform(0, 1.0)
+        out, round_ = rng.normal(0, 0.18 * extent, k), rng.uniform(-0.45, 0.45, k) * extent
         x = patch.nucleus_at[0] + (away + out) * np.cos(towards) - round_ * np.sin(towards)
         y = patch.nucleus_at[1] + (away + out) * np.sin(towards) + round_ * np.cos(towards)
-        radius = rng.uniform(0.45, 0.85, k)
+        radius = rng.uniform(0.9, 1.4, k)
         index = rng.uniform(*physics.golgi_index, k)
-        bodies["golgi"].extend(zip(x, y, radius, index * 2.5, strict=True))
+        bodies["golgi"].extend(zip(x, y, radius, index * GOLGI_THICKNESS_UM, strict=True))
         if ribbon == 0:
-            light = cell["golgi"] * rng.uniform(0.6, 1.2, k) * 0.7
+            light = cell["golgi"] * rng.uniform(0.5, 0.8, k)
             bodies["stain"].extend(zip(x + drift[0], y + drift[1], radius, light, strict=True))
 
 

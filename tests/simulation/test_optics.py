@@ -63,9 +63,16 @@ def test_the_sum_over_the_condenser_is_the_equation_written_out():
     phase, shear_um, bias, z, aperture, wavelength = smooth_phase(64), 0.25, np.radians(80), 1.2, 0.6, 0.546
     source = condenser_points(9, 0.3, wavelength)
     image = dic_image(
-        phase, pixel_size_um=PIXEL_UM, shear_um=shear_um, bias_deg=80.0, azimuth_deg=45.0, numerical_aperture=aperture,
-        wavelength_um=wavelength, source=source, defocus_um=z,
-    )  # fmt: skip
+        phase,
+        pixel_size_um=PIXEL_UM,
+        shear_um=shear_um,
+        bias_deg=80.0,
+        azimuth_deg=45.0,
+        numerical_aperture=aperture,
+        wavelength_um=wavelength,
+        source=source,
+        defocus_um=z,
+    )
     n = len(phase)
     fy, fx = fft.fftfreq(n, PIXEL_UM)[:, None], fft.fftfreq(n, PIXEL_UM)[None, :]
     y, x = np.indices((n, n)) * PIXEL_UM
