@@ -7,11 +7,13 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from safetensors.numpy import save_file
 
 from cellabel import InputError
@@ -400,6 +402,16 @@ def test_processes_that_touch_a_new_database_together_succeed_without_a_word(tmp
     registry = ModelRegistry(f"sqlite:///{database}")
     assert len(registry.versions("nuclei")) == 2
     assert registry.champion("nuclei").version == 1
+
+
+def test_a_promotion_waits_for_its_turn(two, home):
+    with FileLock(f"{home / 'mlflow.db'}.lock"):
+        waiting = threading.Thread(target=two.promote, args=("nuclei", 2), kwargs={"reason": "better"})
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive() and two.champion("nuclei").version == 1
+    waiting.join(30)
+    assert two.champion("nuclei").version == 2
 
 
 def test_a_place_that_cannot_hold_a_database_is_told_in_a_sentence(tmp_path):
