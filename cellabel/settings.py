@@ -79,6 +79,7 @@ class PromotionSettings(_Section):
     min_wells: int = Field(
         24, ge=2, description="Held-out wells below which nothing is promoted automatically."
     )
+    numerical_aperture: float = Field(0.45, gt=0, lt=1, description="Of the objective, for the gate's defocus.")
     defocus_um: tuple[float, ...] = Field(
         (2.0, 4.0),
         description="Pupil defocus of the gate's corrupted wells (not how the augmentation blurs).",
@@ -102,6 +103,9 @@ class DriftSettings(_Section):
         3600.0,
         ge=0,
         description="How long the stream waits for a plate that was acquired earlier and is in flight.",
+    )
+    diagnosis_fields: int = Field(
+        24, ge=4, description="Reference fields that a diagnosis corrupts; more take time and make it surer."
     )
     min_confidence: float = Field(
         0.8, ge=0, le=1, description="Confidence of a diagnosis that may be acted upon."

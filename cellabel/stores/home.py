@@ -30,9 +30,10 @@ class DatasetStore(ArtefactStore):
 class Home:
     """Where one installation keeps what it has.
 
-    Tables, by their folder: `quality/<plate>`, `acquisition/<plate>`, `cells|fields|wells/<organelle>/<plate>`
-    (of the current prediction), `stained/<organelle>/<plate>` (the same measured on the true stain),
-    `embeddings/<organelle>/v<model version>/<plate>` and `ranking/<plate>`.
+    Tables, by their folder: `quality/<plate>`, `acquisition/<plate>`,
+    `cells|fields|wells/<organelle>/<plate>` (of the current prediction), `versions/<organelle>/v<model
+    version>/<plate>` (wells of every version), `stained/<organelle>/<plate>` (the same measured on the true
+    stain), `embeddings/<organelle>/v<model version>/<plate>` and `ranking/<plate>`.
     """
 
     settings: Settings
@@ -42,6 +43,11 @@ class Home:
     tables: TableStore
     detectors: UPath
     alerts: UPath
+
+    @property
+    def inbox_memory(self) -> UPath:
+        """What the last look into the inbox saw."""
+        return as_path(self.settings.home / "inbox.json")
 
 
 def open_home(settings: Settings | None = None) -> Home:

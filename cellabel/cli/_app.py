@@ -1,0 +1,59 @@
+"""Commands and their arguments; what they do lies in the library."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cellabel.errors import InputError
+
+app = typer.Typer(
+    name="cellabel",
+    help="Predicts fluorescence stains from label-free microscopy, measures them, and watches over itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+BAD_INPUT = 2
+
+
+def main() -> None:
+    """Run the command line; bad input is one sentence and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]cellabel:[/red] {error}", highlight=False)
+        sys.exit(BAD_INPUT)
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="Real images to use instead of simulated plates.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Forget an earlier demo first.")] = False,
+) -> None:
+    """Run the whole loop, unattended: plates in, models trained, drift noticed, retrained, predicted again."""
+    console = Console(soft_wrap=True)
+    if data is None:
+        from cellabel.cli._simulated_demo import simulated_demo
+
+        simulated_demo(console, fresh=fresh)
+    else:
+        from cellabel.cli._real_demo import real_demo
+
+        real_demo(console, data, fresh=fresh)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow.")] = 5000,
+) -> None:
+    """Serve the Dagster UI and MLflow on this machine."""
+    from cellabel.cli._serve import serve
+
+    serve(Console(soft_wrap=True), port=port, mlflow_port=mlflow_port)

@@ -1,0 +1,160 @@
+"""The whole loop, unattended: plates land in the inbox, the real daemon does the rest, and we watch."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from cellabel.alerts import AlertLedger
+from cellabel.cli._services import Service, environment, prepare_dagster_home, program
+from cellabel.errors import InputError
+from cellabel.loop import plate_status
+from cellabel.settings import Settings, load_settings
+from cellabel.stores import Home, open_home
+
+__all__ = ["Demo", "running_demo"]
+
+PATIENCE_SECONDS = 1800
+LOOK_SECONDS = 1.0
+
+
+@dataclass
+class Demo:
+    """A demo under way: its stores, its daemon, and what it tells.
+
+    Attributes:
+        home: the stores.
+        daemon: Dagster's daemon, with the code location and the runs below it.
+        console: where progress goes.
+        began: when, for the times in the progress lines.
+    """
+
+    home: Home
+    daemon: Service
+    console: Console
+    began: float = field(default_factory=time.monotonic)
+
+    def tell(self, sentence: str) -> None:
+        """One line of progress, with the time since the start."""
+        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
+        self.console.print(f"[dim]{minutes:2d}:{seconds:02d}[/dim]  {sentence}", highlight=False)
+
+    def wait(self, what: str, done: Callable[[], Any]) -> Any:
+        """Wait until `done` gives something true; what it gave.
+
+        Raises:
+            InputError: a run failed, the daemon ended, or it took too long.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            result = done()
+            if result:
+                return result
+            self.daemon.check()
+            self._raise_failure()
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"Waited {PATIENCE_SECONDS // 60} minutes for {what} in vain: read {self.daemon.log}, "
+                    f"then run "
+                    "this again to go on."
+                )
+            time.sleep(LOOK_SECONDS)
+
+    def land(self, folder: Path) -> None:
+        """Put a finished acquisition folder into the inbox, whole at once."""
+        inbox = self.home.settings.inbox_folder
+        inbox.mkdir(parents=True, exist_ok=True)
+        target = inbox / folder.name
+        if target.exists():
+            shutil.rmtree(folder)
+        else:
+            folder.rename(target)
+
+    def has_landed(self, name: str) -> bool:
+        """Whether an acquisition folder is in the inbox already (a demo that goes on)."""
+        return (self.home.settings.inbox_folder / name).exists()
+
+    def wait_for_predictions(self, plates: list[str], versions: dict[str, int]) -> None:
+        """Until these plates' tables are by these versions."""
+        waiting = set(plates)
+
+        def done() -> bool:
+            for plate in sorted(waiting):
+                if plate_status(self.home, plate).predicted == versions:
+                    waiting.discard(plate)
+            return not waiting
+
+        self.wait(f"the predictions of {', '.join(plates)}", done)
+
+    def _raise_failure(self) -> None:
+        failures = AlertLedger(self.home.alerts).alerts(kind="failure", unacknowledged=True)
+        if failures:
+            alert = failures[0]
+            raise InputError(f"{alert.title}: {alert.body}")
+
+
+@contextmanager
+def running_demo(name: str, changes: dict[str, Any], *, fresh: bool, console: Console) -> Iterator[Demo]:
+    """The daemon over a home that belongs to this demo; ended with the block.
+
+    Args:
+        name: of the demo; kept in the home, so that two demos do not mix.
+        changes: settings of the demo, written where a person sees them.
+        fresh: forget an earlier demo of this name first.
+        console: where progress goes.
+
+    Raises:
+        InputError: another demo runs there, or the home holds something else.
+    """
+    folder = load_settings().home.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "demo.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"A demo is under way in {folder}: wait for its end, or set CELLABEL_HOME to another folder."
+        ) from error
+    try:
+        settings = _claim(folder, name, changes, fresh)
+        prepare_dagster_home(settings)
+        variables = environment(settings) | {"CELLABEL_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        command = [program("dagster-daemon"), "run", "-w", "workspace.yaml"]
+        daemon = Service("the Dagster daemon", command, variables, folder / "dagster" / "daemon.log")
+        demo = Demo(open_home(settings), daemon, console)
+        daemon.start()
+        try:
+            yield demo
+        finally:
+            daemon.stop()
+    finally:
+        lock.release()
+
+
+def _claim(folder: Path, name: str, changes: dict[str, Any], fresh: bool) -> Settings:
+    """Make the folder the home of this demo, with its settings."""
+    marker, file = folder / "demo.txt", folder / "settings.yaml"
+    owner = marker.read_text().strip() if marker.exists() else ""
+    others = [path.name for path in folder.iterdir() if path.name != "demo.lock"]
+    if others and owner != name:
+        what = f"the demo {owner!r}" if owner else "something that is no demo"
+        raise InputError(f"{folder} holds {what}: set CELLABEL_HOME to another folder, or empty this one.")
+    if fresh:
+        for path in folder.iterdir():
+            if path.name != "demo.lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    marker.write_text(f"{name}\n")
+    file.write_text(
+        "# The demo's settings. It acts at once on few plates; a laboratory should not.\n"
+        + yaml.safe_dump(changes, sort_keys=False)
+    )
+    return load_settings()

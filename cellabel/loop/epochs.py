@@ -1,0 +1,181 @@
+"""A champion's reference: what its embeddings look like when nothing has drifted, and how harmful a distance is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellabel.drift import HarmModel, OnlineMMD, expected_run_time
+from cellabel.errors import InputError
+from cellabel.evaluation import CLEAN
+from cellabel.loop.embeddings import embedding_matrix, well_embeddings
+from cellabel.loop.held_out import HeldOut
+from cellabel.loop.promotion import meant_conditions, read_held_out
+from cellabel.loop.streams import (
+    ACQUISITION,
+    Epoch,
+    epoch_store,
+    followed_champion,
+    instrument_slug,
+    save_epoch,
+)
+from cellabel.organelles import Organelle
+from cellabel.registry import ModelRegistry
+from cellabel.stores import Home, write_json
+
+__all__ = ["follow_champion"]
+
+PROVISIONAL_BELOW = 19
+LEAST_SPREAD = 1e-3
+
+
+def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -> pd.DataFrame:
+    """Start a new epoch of the organelle's drift streams, if its champion is another one than they follow.
+
+    The reference is what the new champion makes of the labelled plates, clean, and in the corrupted
+    conditions that it was promoted for, so that a window wholly inside an accepted condition does not alarm
+    again. The acquisition stream gets its anchor once and keeps it.
+
+    Returns:
+        One row a stream: instrument, stream, epoch, reference wells and plates, expected run time, verdicts.
+    """
+    champion = registry.champion(organelle.name)
+    if champion is None:
+        return pd.DataFrame()
+    followed = followed_champion(home, organelle.name)
+    held_out = read_held_out(registry.folder(organelle.name, champion.version))
+    conditions = meant_conditions(champion, list(held_out.embeddings["condition"].unique()))
+    rows = held_out.embeddings[held_out.embeddings["condition"].isin([CLEAN, *conditions])]
+    wells = well_embeddings(rows, ["Metadata_Instrument", "condition", "Metadata_Plate", "Metadata_Well"])
+    turn = followed.turn + (followed.version != champion.version)
+    summary = []
+    for instrument, reference in wells.groupby("Metadata_Instrument"):
+        slug = instrument_slug(str(instrument))
+        _anchor_acquisition(home, slug, sorted(reference["Metadata_Plate"].unique()))
+        epoch = _calibrate(
+            home,
+            organelle.name,
+            f"{organelle.name}-v{champion.version}-{turn}",
+            reference,
+            model_version=champion.version,
+            harm=_harm(held_out, organelle),
+        )
+        save_epoch(home, slug, epoch)
+        summary.append(_describe(slug, epoch))
+    write_json(
+        home.detectors / "followed" / f"{organelle.name}.json",
+        {"version": champion.version, "turn": turn, "since": datetime.now(UTC).isoformat(timespec="seconds")},
+    )
+    return pd.DataFrame(summary)
+
+
+def _anchor_acquisition(home: Home, slug: str, plates: Sequence[str]) -> None:
+    """The acquisition stream's reference: the labelled plates of the first champion, never replaced."""
+    if epoch_store(home).record(f"{slug}/{ACQUISITION}") is not None:
+        return
+    known = [plate for plate in plates if home.tables.has(ACQUISITION, plate)]
+    if not known:
+        return
+    reference = pd.concat([home.tables.read(ACQUISITION, plate) for plate in known], ignore_index=True)
+    save_epoch(
+        home,
+        slug,
+        _calibrate(home, ACQUISITION, f"{ACQUISITION}-anchor", reference, model_version=0, harm=None),
+    )
+
+
+def _calibrate(
+    home: Home,
+    stream: str,
+    epoch: str,
+    reference: pd.DataFrame,
+    *,
+    model_version: int,
+    harm: tuple[NDArray, NDArray, NDArray] | None,
+) -> Epoch:
+    """A detector on the reference, or the reason why there is none."""
+    settings = home.settings
+    rows = embedding_matrix(reference)
+    centre, spread = np.median(rows, axis=0), rows.std(axis=0)
+    spread = np.maximum(spread, LEAST_SPREAD * max(float(spread.max()), 1e-12))
+    plates = tuple(sorted(reference["Metadata_Plate"].unique()))
+    wells_a_plate = int(np.median(reference.groupby("Metadata_Plate")["Metadata_Well"].nunique()))
+    streams = len(settings.organelles) + 1
+    run_time = streams * expected_run_time(wells_a_plate, settings.drift.false_alarms_per_plate)
+    detector, reason = None, ""
+    if len(rows) < settings.drift.min_reference_wells:
+        reason = f"{len(rows)} reference wells are too few (at least {settings.drift.min_reference_wells})"
+    else:
+        groups = None
+        if len(plates) >= PROVISIONAL_BELOW:
+            groups = (reference["Metadata_Plate"] + reference.get("condition", "")).tolist()
+        detector = OnlineMMD(run_time, window_size=settings.drift.window, seed=settings.models.seed)
+        try:
+            detector.fit((rows - centre) / spread, groups=groups, model=f"{stream} {model_version}")
+        except InputError as error:
+            detector, reason = None, str(error)
+    standard = Epoch(
+        stream,
+        epoch,
+        detector,
+        reason,
+        len(plates) < PROVISIONAL_BELOW,
+        model_version,
+        plates,
+        centre,
+        spread,
+        None,
+    )
+    if harm is None or detector is None:
+        return standard
+    clean, corrupted, losses = harm
+    model = HarmModel.fit(
+        standard.standardise(clean), standard.standardise(corrupted), losses, delta=settings.drift.harm_limit
+    )
+    return replace(standard, harm=model)
+
+
+def _harm(held_out: HeldOut, organelle: Organelle) -> tuple[NDArray, NDArray, NDArray]:
+    """Clean reference rows, corrupted held-out rows, and the loss that corruption added to each of the latter."""
+    embeddings = held_out.embeddings
+    by = ["condition", "Metadata_Plate", "Metadata_Well"]
+    clean = well_embeddings(embeddings[embeddings["condition"] == CLEAN], by)
+    measured = held_out.measured
+    conditions = measured.loc[measured["side"] == "predicted", "condition"].unique()
+    losses = {name: _losses(held_out, organelle, str(name)) for name in conditions}
+    added = pd.concat(
+        [
+            (loss - losses[CLEAN]).clip(lower=0).rename("loss").reset_index().assign(condition=name)
+            for name, loss in losses.items()
+        ],
+        ignore_index=True,
+    )
+    paired = well_embeddings(embeddings, by).merge(added, on=by)
+    return (
+        embedding_matrix(clean),
+        embedding_matrix(paired.drop(columns="loss")),
+        paired["loss"].to_numpy(dtype=float),
+    )
+
+
+def _losses(held_out: HeldOut, organelle: Organelle, condition: str) -> pd.Series:
+    """Mean |log error| of the primary metrics, by plate and well."""
+    errors = held_out.errors(organelle.primary_metrics, condition)
+    errors = errors.rename(columns={"plate": "Metadata_Plate", "well": "Metadata_Well"})
+    return errors["log_error"].abs().groupby([errors["Metadata_Plate"], errors["Metadata_Well"]]).mean()
+
+
+def _describe(slug: str, epoch: Epoch) -> dict[str, object]:
+    return {
+        "instrument": slug,
+        "stream": epoch.stream,
+        "epoch": epoch.epoch,
+        "reference_plates": len(epoch.plates),
+        "verdicts": epoch.reason or ("provisional" if epoch.provisional else "full"),
+        "expected_run_time": epoch.detector.expected_run_time if epoch.detector else float("nan"),
+    }

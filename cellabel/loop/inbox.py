@@ -1,0 +1,93 @@
+"""From the inbox to plates that have a name."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellabel.errors import InputError
+from cellabel.plates import open_acquisition
+from cellabel.plates.inbox import Arrival, scan_inbox
+from cellabel.stores import Home, read_json, write_json
+
+__all__ = ["NewPlate", "Refusal", "arrived_plates", "remember_done"]
+
+
+@dataclass(frozen=True)
+class NewPlate:
+    """An acquisition that is complete and not taken in yet."""
+
+    plate_id: str
+    folder: Path
+    fingerprint: str
+
+    @property
+    def event_id(self) -> str:
+        """The same for the same export, another one for a changed export."""
+        return f"{self.folder.name}:{self.fingerprint}"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An acquisition that cannot be taken in, and why."""
+
+    folder: Path
+    fingerprint: str
+    reason: str
+
+    @property
+    def event_id(self) -> str:
+        """The same for the same export, another one for a changed export."""
+        return f"{self.folder.name}:{self.fingerprint}"
+
+
+def arrived_plates(home: Home, *, now: float | None = None) -> list[NewPlate | Refusal]:
+    """The complete acquisitions of the inbox that `remember_done` has not been told of.
+
+    A plate id belongs to the folder that brought it first: another folder with the same id is refused, the
+    same folder with changed content is a new export of the plate.
+    """
+    before = read_json(home.inbox_memory) or {}
+    arrivals, memory = scan_inbox(
+        home.settings.inbox_folder,
+        before,
+        now=time.time() if now is None else now,
+        settle_seconds=home.settings.inbox.settle_seconds,
+    )
+    for name, known in before.items():
+        if name in memory and "done" in known:
+            memory[name]["done"] = known["done"]
+    if memory != before:
+        write_json(home.inbox_memory, memory)
+    fresh = [
+        arrival for arrival in arrivals if memory[arrival.folder.name].get("done") != arrival.fingerprint
+    ]
+    return [_identify(home, arrival) for arrival in fresh]
+
+
+def remember_done(home: Home, *arrivals: NewPlate | Refusal) -> None:
+    """These exports need not be looked at again."""
+    if not arrivals:
+        return
+    memory = read_json(home.inbox_memory) or {}
+    for arrival in arrivals:
+        memory.setdefault(arrival.folder.name, {})["done"] = arrival.fingerprint
+    write_json(home.inbox_memory, memory)
+
+
+def _identify(home: Home, arrival: Arrival) -> NewPlate | Refusal:
+    try:
+        plate_id = open_acquisition(arrival.folder).plate_id
+        owner = (home.plates.record(plate_id) or {}).get("source")
+        if owner and Path(owner) != arrival.folder.resolve():
+            raise InputError(
+                f"{arrival.folder} says it is plate {plate_id}, which {owner} has brought already: give one "
+                f"of the "
+                "two another plate id."
+            )
+    except InputError as error:
+        return Refusal(arrival.folder, arrival.fingerprint, str(error))
+    if not owner:
+        home.plates.update_record(plate_id, status="arriving", source=str(arrival.folder.resolve()))
+    return NewPlate(plate_id, arrival.folder, arrival.fingerprint)

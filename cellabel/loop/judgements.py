@@ -1,0 +1,108 @@
+"""What the checks ask of datasets, models and predictions."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+
+from cellabel.datasets import Dataset, check_split
+from cellabel.evaluation import Decision, decide, well_errors
+from cellabel.loop.held_out import HeldOut
+from cellabel.loop.promotion import read_held_out
+from cellabel.organelles import Organelle
+from cellabel.plates import open_plate
+from cellabel.registry import ModelRegistry
+from cellabel.stores import Home, read_json
+
+__all__ = [
+    "LARGEST_MEDIAN_ERROR",
+    "check_dataset",
+    "current_dataset",
+    "first_model_verdict",
+    "implausible_wells",
+    "newest_held_out",
+    "robustness_table",
+    "stain_errors",
+]
+
+LARGEST_MEDIAN_ERROR = 0.69
+"""Median |log error| above which predictions contradict the stain: a factor of two."""
+
+
+def current_dataset(home: Home, organelle: Organelle) -> Dataset:
+    """The dataset that the next training learns from.
+
+    Raises:
+        InputError: there is none, or its plates are no longer what they were.
+    """
+    manifest = read_json(home.datasets.path(organelle.name) / "manifest.json") or {}
+    return Dataset.from_manifest(manifest, partial(open_plate, home.plates))
+
+
+def check_dataset(home: Home, organelle: Organelle) -> list[str]:
+    """What is wrong with the current dataset: leaks between the sides, and sides that are empty."""
+    dataset = current_dataset(home, organelle)
+    found = list(check_split(dataset))
+    sides = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    return found + [f"the {name} side is empty" for name, samples in sides.items() if not samples]
+
+
+def newest_held_out(registry: ModelRegistry, organelle: Organelle) -> HeldOut:
+    """What was measured when the newest version was trained."""
+    newest = registry.versions(organelle.name)[0]
+    return read_held_out(registry.folder(organelle.name, newest.version))
+
+
+def first_model_verdict(held_out: HeldOut, organelle: Organelle) -> Decision:
+    """Whether the errors on clean wells are finite and plausible."""
+    return decide(None, held_out.errors(organelle.primary_metrics))
+
+
+def robustness_table(held_out: HeldOut, organelle: Organelle) -> pd.DataFrame:
+    """Mean |log error| over the primary metrics under each condition, clean first."""
+    predicted = held_out.measured[held_out.measured["side"] == "predicted"]
+    rows = []
+    for condition, fields in predicted.groupby("condition", sort=False):
+        errors = held_out.errors(organelle.primary_metrics, str(condition))["log_error"].abs()
+        rows.append(
+            {
+                "condition": condition,
+                "mean_error": float(errors.mean()),
+                "pixel_pearson": float(fields["pixel_pearson"].mean()),
+                "fields": len(fields),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def implausible_wells(home: Home, plate_id: str, organelle: Organelle) -> pd.DataFrame:
+    """Well values outside of the recipe's plausible ranges: well, feature, value, lower, upper."""
+    wells = home.tables.read("wells", organelle.name, plate_id)
+    rows = []
+    for feature, (lower, upper) in organelle.plausible.items():
+        if feature not in wells:
+            continue
+        outside = wells[~wells[feature].between(lower, upper)]
+        rows += [
+            {"well": well, "feature": feature, "value": value, "lower": lower, "upper": upper}
+            for well, value in zip(outside["Metadata_Well"], outside[feature], strict=True)
+        ]
+    return pd.DataFrame(rows, columns=["well", "feature", "value", "lower", "upper"])
+
+
+def stain_errors(home: Home, plate_id: str, organelle: Organelle) -> pd.DataFrame | None:
+    """Median |log error| of each primary metric against the plate's stain; None where it has none."""
+    if not home.tables.has("stained", organelle.name, plate_id):
+        return None
+    errors = well_errors(
+        home.tables.read("stained", organelle.name, plate_id),
+        home.tables.read("wells", organelle.name, plate_id),
+        organelle.primary_metrics,
+    )
+    rows = []
+    for metric, part in errors.groupby("metric", sort=False):
+        median = float(part["log_error"].abs().median())
+        row = {"metric": metric, "n_wells": len(part), "median_error": median}
+        rows.append(row | {"passed": median <= LARGEST_MEDIAN_ERROR})
+    return pd.DataFrame(rows)

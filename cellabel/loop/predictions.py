@@ -1,0 +1,214 @@
+"""A plate's predictions, and what is measured on them, at rest."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cellabel.errors import InputError
+from cellabel.evaluation import downstream_metrics
+from cellabel.loop.embeddings import embedding_columns, field_embedding
+from cellabel.measurement import measure_field, measure_objects, measure_well
+from cellabel.networks import OrganelleModel
+from cellabel.organelles import Organelle
+from cellabel.plates import Field, Plate, open_plate, read_plate
+from cellabel.preprocessing import prepare_target
+from cellabel.segmentation import segment
+from cellabel.stores import Home
+
+__all__ = [
+    "Measured",
+    "StalePlate",
+    "measure_prediction",
+    "measure_stain",
+    "prediction_version",
+    "stale_predictions",
+    "store_prediction",
+]
+
+PREDICTED = "predicted.zarr"
+WELL = ["Metadata_Plate", "Metadata_Well"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on a plate.
+
+    Attributes:
+        cells, fields, wells: one row an object, a field, a well.
+        agreement: downstream metrics against the stain; None where the plate is not stained.
+    """
+
+    cells: pd.DataFrame
+    fields: pd.DataFrame
+    wells: pd.DataFrame
+    agreement: pd.DataFrame | None
+
+
+def prediction_version(model_version: int, content_hash: str) -> str:
+    """Names the prediction of one content of a plate by one version of a model."""
+    return f"v{model_version}-{content_hash[:12]}"
+
+
+def store_prediction(home: Home, plate: Plate, model: OrganelleModel, model_version: int) -> dict[str, Any]:
+    """Predict every field of a plate and make this the current prediction; earlier versions stay.
+
+    A prediction that is there already, whole, becomes the current one again without being computed.
+
+    Returns:
+        The prediction's record.
+    """
+    from cellabel.prediction import predict_plate
+
+    name, version = (
+        f"{plate.plate_id}/{model.organelle}",
+        prediction_version(model_version, plate.content_hash),
+    )
+    record: dict[str, Any] = {"model_version": model_version, "plate_content": plate.content_hash}
+    if home.predictions.has(name, version):
+        known = json.loads((home.predictions.path(name, version) / "made.json").read_bytes())
+        record = home.predictions.update_record(name, **record, **known, version=version)
+    else:
+        began = time.perf_counter()
+        with home.predictions.write(name, version, record) as folder:
+            predicted = predict_plate(plate, model, folder / PREDICTED)
+            embeddings = _well_embeddings(predicted.embeddings)
+            embeddings.to_parquet(folder / "embeddings.parquet", index=False)
+            made = {"n_fields": len(predicted.fields), "seconds": round(time.perf_counter() - began, 2)}
+            (folder / "made.json").write_text(json.dumps(made))
+            record |= made
+        record |= {"name": name, "version": version}
+    embeddings = pd.read_parquet(home.predictions.path(name, version) / "embeddings.parquet")
+    home.tables.write(embeddings, "embeddings", model.organelle, f"v{model_version}", plate.plate_id)
+    return record
+
+
+def measure_prediction(home: Home, plate_id: str, organelle: Organelle) -> Measured:
+    """Measure the current prediction of a plate, and its stain where it has one, and keep the tables."""
+    plate = open_plate(home.plates, plate_id)
+    name = f"{plate_id}/{organelle.name}"
+    record = home.predictions.record(name)
+    if record is None:
+        raise InputError(f"Plate {plate_id} has no prediction of {organelle.name}: predict it first.")
+    predicted = read_plate(home.predictions.path(name) / PREDICTED)
+    origin = {"Metadata_Organelle": organelle.name, "Metadata_ModelVersion": int(record["model_version"])}
+    cells, fields = [], []
+    for field in predicted.fields():
+        image, labels = field.image(organelle.name), field.labels(organelle.name)
+        keys = _keys(field) | origin
+        options = {"organelle": organelle.name, "pixel_size_um": predicted.pixel_size_um}
+        cells.append(measure_objects(labels, image, **options).assign(**keys))
+        fields.append(measure_field(labels, image, **options).assign(**keys))
+    field_table = _with_plan(pd.concat(fields, ignore_index=True), plate)
+    wells = measure_well(field_table[[c for c in field_table if c not in _plan_columns(plate)]])
+    measured = Measured(
+        _with_plan(pd.concat(cells, ignore_index=True), plate),
+        field_table,
+        _with_plan(wells, plate),
+        _agreement(home, plate, organelle, wells),
+    )
+    for level, table in (("cells", measured.cells), ("fields", measured.fields), ("wells", measured.wells)):
+        home.tables.write(table, level, organelle.name, plate_id)
+    home.tables.write(measured.wells, "versions", organelle.name, f"v{record['model_version']}", plate_id)
+    return measured
+
+
+def measure_stain(plate: Plate, organelle: Organelle) -> pd.DataFrame | None:
+    """What the same recipe measures on the plate's own stain, one row a well; None without a stain."""
+    rows = []
+    for field in plate.fields():
+        role = next((stain for stain in organelle.stains if stain in field.roles), None)
+        if role is None:
+            continue
+        pixel = plate.pixel_size_um
+        truth = prepare_target(field.image(role), organelle, pixel_size_um=pixel)
+        labels = segment(truth, organelle, pixel_size_um=pixel)
+        features = measure_field(labels, truth, organelle=organelle.name, pixel_size_um=pixel)
+        rows.append(features.assign(**_keys(field)))
+    return measure_well(pd.concat(rows, ignore_index=True)) if rows else None
+
+
+@dataclass(frozen=True)
+class StalePlate:
+    """A plate whose current predictions are not by the champions.
+
+    Attributes:
+        plate_id: the plate.
+        content: digest of its content.
+        organelles: those to predict again.
+    """
+
+    plate_id: str
+    content: str
+    organelles: tuple[str, ...]
+
+
+def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
+    """Accepted plates whose current prediction is not by the given versions, in order of their names.
+
+    Args:
+        home: the stores.
+        versions: organelle → version of its champion.
+    """
+    stale = []
+    for plate_id in home.plates.accepted():
+        content = str((home.plates.record(plate_id) or {}).get("content_hash", ""))
+        names = [
+            organelle
+            for organelle, version in versions.items()
+            if (home.predictions.record(f"{plate_id}/{organelle}") or {}).get("version")
+            != prediction_version(version, content)
+        ]
+        if names:
+            stale.append(StalePlate(plate_id, content[:12], tuple(names)))
+    return stale
+
+
+def _agreement(home: Home, plate: Plate, organelle: Organelle, wells: pd.DataFrame) -> pd.DataFrame | None:
+    stained = measure_stain(plate, organelle)
+    if stained is None:
+        return None
+    home.tables.write(stained, "stained", organelle.name, plate.plate_id)
+    both = stained[WELL].merge(wells[WELL])
+    if len(both) < 2:
+        return None
+    features = [name for name in stained if name.startswith(organelle.prefix)]
+    return downstream_metrics(both.merge(stained)[[*WELL, *features]], both.merge(wells)[[*WELL, *features]])
+
+
+def _well_embeddings(embeddings: pd.DataFrame) -> pd.DataFrame:
+    """Rows by field and kind → one row a well: the mean over fields of whole-field and foreground means, joined."""
+    numbers = [name for name in embeddings if name[:1] == "e" and name[1:].isdigit()]
+    means = embeddings.groupby([*WELL, "kind"])[numbers].mean()
+    rows = []
+    for (plate, well), kinds in means.groupby(level=[0, 1]):
+        whole, foreground = (kinds.xs(kind, level="kind").to_numpy()[0] for kind in ("field", "foreground"))
+        vector = embedding_columns(field_embedding(whole, foreground))
+        rows.append({"Metadata_Plate": plate, "Metadata_Well": well, **vector})
+    return pd.DataFrame(rows)
+
+
+def _keys(field: Field) -> dict[str, Any]:
+    return {"Metadata_Plate": field.plate_id, "Metadata_Well": field.well, "Metadata_Site": field.site}
+
+
+def _plan_columns(plate: Plate) -> list[str]:
+    return [] if plate.plan is None else [f"Metadata_{_title(name)}" for name in plate.plan]
+
+
+def _with_plan(table: pd.DataFrame, plate: Plate) -> pd.DataFrame:
+    """The table with the plate plan's columns, keys first."""
+    plan = plate.plan
+    if plan is not None:
+        renamed = plan.rename(columns=lambda name: f"Metadata_{_title(str(name))}").reset_index()
+        table = table.merge(renamed, on="Metadata_Well", how="left")
+    keys = [name for name in table if name.startswith("Metadata_")]
+    return table[[*keys, *(name for name in table if name not in keys)]]
+
+
+def _title(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))

@@ -1,0 +1,252 @@
+"""The drift streams, ticked: each plate once, in the order of acquisition, committed in one write an
+instrument.
+
+What a tick decides is written under the id of its event before the state is committed, so a tick that is
+killed anywhere, or run twice, leaves the same state, verdicts and alerts as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cellabel.alerts import AlertLedger
+from cellabel.drift import InstrumentWatch, PlateObservation, PlateVerdict
+from cellabel.loop.embeddings import embedding_matrix
+from cellabel.loop.incidents import observe_verdict
+from cellabel.loop.streams import (
+    ACQUISITION,
+    Epoch,
+    epoch_store,
+    instrument_slug,
+    open_detector,
+    open_epoch,
+    open_harm,
+)
+from cellabel.stores import Home, read_json, replace_bytes, write_json
+
+__all__ = ["PendingVerdict", "forget_pending", "pending_verdicts", "stored_verdict", "tick_drift"]
+
+
+@dataclass(frozen=True)
+class PendingVerdict:
+    """A verdict that has been committed and not been reported yet."""
+
+    instrument: str
+    plate: str
+    event_id: str
+    content: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    plate: str
+    acquired_at: datetime | None
+    first_seen: datetime
+
+    @property
+    def moment(self) -> datetime:
+        return self.acquired_at or self.first_seen
+
+
+def tick_drift(home: Home, ledger: AlertLedger, *, now: datetime | None = None) -> list[PlateVerdict]:
+    """Judge the plates that no stream has seen, of every instrument with a reference.
+
+    A plate in flight holds back the plates imaged after it, for at most `late_after_seconds`; a later arrival
+    is put in its place by a replay.
+
+    Returns:
+        The verdicts of this tick, those that a late arrival changed among them.
+    """
+    moment = now or datetime.now(UTC)
+    verdicts: list[PlateVerdict] = []
+    waiting = _unseen(home)
+    for slug in _instruments(home):
+        epochs = _epochs(home, slug)
+        reference = {plate for epoch in epochs.values() for plate in epoch.plates}
+        candidates = [one for one in waiting.get(slug, ()) if one.plate not in reference]
+        ready = _ready(home, candidates, epochs, moment)
+        known = read_json(_index(home, slug)) or {}
+        present = {stream: epoch.epoch for stream, epoch in epochs.items()}
+        if ready or known.get("epochs") != present:
+            verdicts += _tick_instrument(home, ledger, slug, epochs, ready, known, moment)
+    return verdicts
+
+
+def pending_verdicts(home: Home) -> list[PendingVerdict]:
+    """Verdicts that were committed and not confirmed as reported, oldest first.
+
+    One that a replay has replaced since, or that a killed tick did not commit, is not among them.
+    """
+    folder = home.detectors / "pending"
+    files = sorted(folder.glob("*.json")) if folder.exists() else []
+    found = [content for file in files if (content := read_json(file))]
+    pending = [PendingVerdict(one["instrument"], one["plate"], one["event_id"], one) for one in found]
+    valid = [
+        one for one in pending if (stored_verdict(home, one.plate) or {}).get("event_id") == one.event_id
+    ]
+    return sorted(valid, key=lambda one: (str(one.content["at"]), one.plate))
+
+
+def forget_pending(home: Home, verdict: PendingVerdict) -> None:
+    """The verdict has been reported."""
+    (home.detectors / "pending" / f"{verdict.event_id}.json").unlink(missing_ok=True)
+
+
+def stored_verdict(home: Home, plate: str) -> dict[str, Any] | None:
+    """The latest verdict on a plate, or None."""
+    return read_json(home.detectors / "verdicts" / f"{plate}.json")
+
+
+def _tick_instrument(
+    home: Home,
+    ledger: AlertLedger,
+    slug: str,
+    epochs: Mapping[str, Epoch],
+    ready: list[_Candidate],
+    known: Mapping[str, Any],
+    now: datetime,
+) -> list[PlateVerdict]:
+    watch = _open_watch(home, slug)
+    for stream, epoch in epochs.items():
+        if known.get("epochs", {}).get(stream) != epoch.epoch:
+            watch.start_epoch(
+                stream,
+                epoch.detector,
+                epoch.reason or epoch.epoch,
+                epoch.epoch,
+                harm=epoch.harm,
+                provisional=epoch.provisional,
+            )
+    verdicts: list[PlateVerdict] = []
+    for candidate in ready:
+        verdict = watch.tick(
+            PlateObservation(
+                candidate.plate,
+                candidate.acquired_at,
+                candidate.first_seen,
+                _rows(home, candidate.plate, epochs),
+            )
+        )
+        verdicts += [verdict, *verdict.replayed]
+    for verdict in verdicts:
+        incident = observe_verdict(home, ledger, slug, verdict, now)
+        _keep(
+            home, slug, verdict, epochs, now, persists=incident is not None and incident.severity == "ERROR"
+        )
+    replace_bytes(home.detectors / "watch" / f"{slug}.npz", watch.to_bytes())
+    index = {"epochs": {stream: epoch.epoch for stream, epoch in epochs.items()}, "plates": watch.plates}
+    write_json(_index(home, slug), index)
+    return verdicts
+
+
+def _keep(
+    home: Home,
+    slug: str,
+    verdict: PlateVerdict,
+    epochs: Mapping[str, Epoch],
+    now: datetime,
+    *,
+    persists: bool,
+) -> None:
+    content = {
+        **verdict.to_dict(),
+        "instrument": slug,
+        "at": now.isoformat(),
+        "persists": persists,
+        "epochs": {stream: epoch.epoch for stream, epoch in epochs.items()},
+    }
+    content.pop("replayed")
+    write_json(home.detectors / "verdicts" / f"{verdict.plate}.json", content)
+    write_json(home.detectors / "pending" / f"{verdict.event_id}.json", content)
+
+
+def _open_watch(home: Home, slug: str) -> InstrumentWatch:
+    path = home.detectors / "watch" / f"{slug}.npz"
+    if not path.exists():
+        return InstrumentWatch(slug)
+    data = path.read_bytes()
+    detectors, harms = InstrumentWatch.needed(data)
+    return InstrumentWatch.from_bytes(
+        data,
+        {name: one for name in detectors if (one := open_detector(home, name)) is not None},
+        {name: one for name in harms if (one := open_harm(home, name)) is not None},
+    )
+
+
+def _unseen(home: Home) -> dict[str, list[_Candidate]]:
+    """Accepted plates that no stream has seen, by instrument, in the order of acquisition."""
+    seen: set[str] = set()
+    for slug in _instruments(home):
+        seen.update((read_json(_index(home, slug)) or {}).get("plates", ()))
+        for stream in _streams(home, slug):
+            seen.update((epoch_store(home).record(f"{slug}/{stream}") or {}).get("plates", ()))
+    found: dict[str, list[_Candidate]] = {}
+    for plate in home.tables.names(ACQUISITION):
+        record = (home.plates.record(plate) or {}) if plate not in seen else {}
+        if record.get("status") != "accepted":
+            continue
+        acquired = record.get("acquired_at")
+        candidate = _Candidate(
+            plate,
+            datetime.fromisoformat(acquired) if acquired else None,
+            datetime.fromisoformat(str(record["first_seen"])),
+        )
+        found.setdefault(instrument_slug(str(record.get("instrument", ""))), []).append(candidate)
+    return {slug: sorted(rows, key=lambda one: (one.moment, one.plate)) for slug, rows in found.items()}
+
+
+def _ready(
+    home: Home, candidates: list[_Candidate], epochs: Mapping[str, Epoch], now: datetime
+) -> list[_Candidate]:
+    """The candidates up to the first that is still in flight and may be waited for."""
+    patience = timedelta(seconds=home.settings.drift.late_after_seconds)
+    ready = []
+    for candidate in candidates:
+        whole = all(_table(home, candidate.plate, epoch) for epoch in epochs.values())
+        if not whole and now - candidate.first_seen < patience:
+            break
+        ready.append(candidate)
+    return ready
+
+
+def _rows(home: Home, plate: str, epochs: Mapping[str, Epoch]) -> dict[str, tuple[list[str], Any]]:
+    """Standardised rows by stream, in the order of imaging."""
+    order = {well: place for place, well in enumerate(home.tables.read(ACQUISITION, plate)["Metadata_Well"])}
+    rows: dict[str, tuple[list[str], Any]] = {}
+    for stream, epoch in epochs.items():
+        parts = _table(home, plate, epoch)
+        if parts is None:
+            continue
+        table = home.tables.read(*parts)
+        table = table.iloc[table["Metadata_Well"].map(order).argsort(kind="stable")]
+        rows[stream] = (table["Metadata_Well"].tolist(), epoch.standardise(embedding_matrix(table)))
+    return rows
+
+
+def _table(home: Home, plate: str, epoch: Epoch) -> tuple[str, ...] | None:
+    """Where the plate's rows for a stream lie, or None where they are not there yet."""
+    parts: tuple[str, ...] = (ACQUISITION, plate)
+    if epoch.stream != ACQUISITION:
+        parts = ("embeddings", epoch.stream, f"v{epoch.model_version}", plate)
+    return parts if home.tables.has(*parts) else None
+
+
+def _instruments(home: Home) -> list[str]:
+    root = epoch_store(home).root
+    return sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.exists() else []
+
+
+def _streams(home: Home, slug: str) -> list[str]:
+    return sorted(folder.name for folder in (epoch_store(home).root / slug).iterdir() if folder.is_dir())
+
+
+def _epochs(home: Home, slug: str) -> dict[str, Epoch]:
+    found = {stream: open_epoch(home, slug, stream) for stream in _streams(home, slug)}
+    return {stream: epoch for stream, epoch in found.items() if epoch is not None}
+
+
+def _index(home: Home, slug: str) -> Any:
+    return home.detectors / "watch" / f"{slug}.json"

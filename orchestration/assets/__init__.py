@@ -1,0 +1,1 @@
+"""What exists: plates, datasets, models, predictions, and what watches over them."""

@@ -1,0 +1,133 @@
+"""From labelled plates to a champion: dataset, challenger, comparison. One set of assets an organelle."""
+
+import dagster as dg
+from pydantic import Field
+
+from cellabel.organelles import Organelle
+from orchestration.metadata import figure, table_preview
+from orchestration.resources import Alerts, Models, Stores
+
+__all__ = ["TrainingRun", "champion", "organelle_model", "preprocessed_dataset"]
+
+
+class TrainingRun(dg.Config):
+    """Why a model is trained, and what it has to withstand."""
+
+    reason: str = Field(default="asked for by a person", description="Goes into the version's tags.")
+    incident: str = Field(default="", description="The drift incident that asked for it.")
+    corruption_kind: str = Field(default="", description="Corruption to augment with; empty: none.")
+    corruption_severities: list[float] = Field(
+        default_factory=list, description="Severities of table 5 that augmentations are drawn from."
+    )
+
+
+def preprocessed_dataset(organelle: Organelle) -> dg.AssetsDefinition:
+    """The dataset asset of an organelle."""
+
+    @dg.asset(
+        key=[organelle.name, "preprocessed_dataset"],
+        deps=[dg.AssetDep("raw_plate", partition_mapping=dg.AllPartitionMapping())],
+        group_name="datasets",
+        kinds={"python"},
+        owners=["team:models"],
+        description=f"Which fields train, stop and judge the {organelle.name} model: split by clone and plate, "
+        "the held-out wells frozen across versions.",
+    )
+    def asset(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:
+        from cellabel.loop import build_current_dataset
+
+        dataset = build_current_dataset(stores.open(), organelle)
+        return dg.MaterializeResult(
+            metadata={
+                "plates": len(dataset.manifest()["plates"]),
+                "split": dataset.split_description,
+                "training_fields": len(dataset.train),
+                "validation_fields": len(dataset.validation),
+                "held_out_fields": len(dataset.test),
+                "left_out_fields": len(dataset.left_out),
+                "target_scale": dataset.target_scale,
+                "version": dataset.version,
+            },
+            data_version=dg.DataVersion(dataset.version),
+        )
+
+    return asset
+
+
+def organelle_model(organelle: Organelle) -> dg.AssetsDefinition:
+    """The training asset of an organelle."""
+
+    @dg.asset(
+        key=[organelle.name, "organelle_model"],
+        deps=[dg.AssetKey([organelle.name, "preprocessed_dataset"])],
+        group_name="models",
+        kinds={"pytorch", "mlflow"},
+        owners=["team:models"],
+        pool="training",
+        description=f"A trained version of the {organelle.name} model in MLflow, alias `challenger`, with what it "
+        "reached on held-out wells, clean and corrupted.",
+    )
+    def asset(
+        context: dg.AssetExecutionContext, config: TrainingRun, stores: Stores, models: Models
+    ) -> dg.MaterializeResult:
+        from cellabel.reports import learning_curve_figure
+
+        from cellabel.loop import current_dataset, train_challenger
+        from cellabel.reports import learning_curve_figure
+
+        home = stores.open()
+        challenger = train_challenger(
+            home,
+            current_dataset(home, organelle),
+            models.open(),
+            corruption=(config.corruption_kind, tuple(config.corruption_severities)),
+            tags={"reason": config.reason, "incident": config.incident, "dagster_run_id": context.run.run_id},
+            progress=context.log.info,
+        )
+        return dg.MaterializeResult(
+            metadata={
+                "version": challenger.version.version,
+                "reason": config.reason,
+                "seconds": challenger.seconds,
+                "held_out": table_preview(challenger.agreement),
+                "pixel_pearson": challenger.pixel_pearson,
+                "learning_curve": figure(learning_curve_figure(challenger.history), "learning curve"),
+            },
+            data_version=dg.DataVersion(f"v{challenger.version.version}"),
+        )
+
+    return asset
+
+
+def champion(organelle: Organelle) -> dg.AssetsDefinition:
+    """The promotion asset of an organelle."""
+
+    @dg.asset(
+        key=[organelle.name, "champion"],
+        deps=[dg.AssetKey([organelle.name, "organelle_model"])],
+        group_name="models",
+        kinds={"mlflow"},
+        owners=["team:models"],
+        pool="promotion",
+        description=f"The version that predicts {organelle.name}: the challenger takes the alias if the gate lets it, "
+        "otherwise the reason is here. A new champion starts a new epoch of the drift streams.",
+    )
+    def asset(
+        context: dg.AssetExecutionContext, stores: Stores, models: Models, alerts: Alerts
+    ) -> dg.MaterializeResult:
+        from cellabel.loop import follow_champion, judge_challenger
+
+        home, registry, ledger = stores.open(), models.open(), alerts.open()
+        decision = judge_challenger(home, registry, ledger, organelle)
+        epochs = follow_champion(home, registry, organelle)
+        current = registry.champion(organelle.name)
+        return dg.MaterializeResult(
+            metadata={
+                "champion": current.version if current else "none",
+                "decision": decision.reason if decision else "there is no challenger to compare",
+                **({"comparison": table_preview(decision.table)} if decision else {}),
+                "drift_streams": table_preview(epochs),
+            },
+        )
+
+    return asset

@@ -1,0 +1,1 @@
+"""What must hold of plates, datasets, models and predictions."""

@@ -1,0 +1,81 @@
+"""Checks of datasets and models."""
+
+import dagster as dg
+
+from cellabel.organelles import Organelle
+from orchestration.metadata import table_preview
+from orchestration.resources import Models, Stores
+
+__all__ = ["downstream", "no_leakage", "robustness"]
+
+
+def no_leakage(organelle: Organelle) -> dg.AssetChecksDefinition:
+    """No clone, plate or well on both sides of the split."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey([organelle.name, "preprocessed_dataset"]),
+        name="no_leakage",
+        blocking=True,
+        description="No held-out well, clone or plate is trained on, and every side has fields.",
+    )
+    def check(stores: Stores) -> dg.AssetCheckResult:
+        from cellabel.loop import check_dataset
+
+        found = check_dataset(stores.open(), organelle)
+        return dg.AssetCheckResult(
+            passed=not found,
+            description="; ".join(found) or "the split is clean",
+            metadata={"findings": len(found)},
+        )
+
+    return check
+
+
+def downstream(organelle: Organelle) -> dg.AssetChecksDefinition:
+    """What is measured on predictions agrees with what is measured on stains."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey([organelle.name, "organelle_model"]),
+        name="downstream_metrics",
+        description="Errors of the primary metrics on held-out wells are finite and within a factor of two.",
+    )
+    def check(stores: Stores, models: Models) -> dg.AssetCheckResult:
+        from cellabel.loop import first_model_verdict, newest_held_out
+
+        held_out = newest_held_out(models.open(), organelle)
+        decision = first_model_verdict(held_out, organelle)
+        return dg.AssetCheckResult(
+            passed=decision.promote,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=decision.reason,
+            metadata={
+                "errors": table_preview(decision.table),
+                "agreement": table_preview(held_out.agreement()),
+                "pixel_pearson": held_out.pixel_pearson(),
+            },
+        )
+
+    return check
+
+
+def robustness(organelle: Organelle) -> dg.AssetChecksDefinition:
+    """How much worse the model gets on corrupted images."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey([organelle.name, "organelle_model"]),
+        name="robustness",
+        description="Errors on corrupted images of the held-out wells, beside the clean ones.",
+    )
+    def check(stores: Stores, models: Models) -> dg.AssetCheckResult:
+        from cellabel.loop import newest_held_out, robustness_table
+
+        table = robustness_table(newest_held_out(models.open(), organelle), organelle)
+        worst = table.loc[table["mean_error"].idxmax()]
+        return dg.AssetCheckResult(
+            passed=bool(table["mean_error"].notna().all()),
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"worst on {worst['condition']}: mean |log error| {worst['mean_error']:.3f}",
+            metadata={"by_condition": table_preview(table)},
+        )
+
+    return check

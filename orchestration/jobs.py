@@ -1,0 +1,104 @@
+"""The runs that the sensors ask for, and that a person can start."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from pydantic import Field
+
+from cellabel.organelles import Organelle
+from orchestration.metadata import figure
+from orchestration.partitions import plates
+from orchestration.resources import Alerts, Models, Stores
+
+__all__ = ["Incident", "diagnose_drift", "ingest", "predict", "report", "train"]
+
+
+def ingest(organelles: Sequence[Organelle]) -> dg.UnresolvedAssetJobDefinition:
+    """A plate from its folder to its tables, through every organelle that has a champion."""
+    return dg.define_asset_job(
+        "ingest",
+        selection=dg.AssetSelection.assets("raw_plate") | _predictions(organelles),
+        partitions_def=plates,
+        description="An acquisition becomes a plate, predictions and tables.",
+    )
+
+
+def predict(organelles: Sequence[Organelle]) -> dg.UnresolvedAssetJobDefinition:
+    """A plate predicted again, by the organelles that have a new champion."""
+    return dg.define_asset_job(
+        "predict",
+        selection=_predictions(organelles),
+        partitions_def=plates,
+        description="A plate is predicted again after a promotion.",
+    )
+
+
+def train(organelles: Sequence[Organelle]) -> dg.UnresolvedAssetJobDefinition:
+    """Dataset, challenger and comparison."""
+    keys = [
+        dg.AssetKey([organelle.name, name])
+        for organelle in organelles
+        for name in ("preprocessed_dataset", "organelle_model", "champion")
+    ]
+    return dg.define_asset_job(
+        "train",
+        selection=dg.AssetSelection.assets(*keys),
+        description="A challenger is trained and compared with the champion.",
+    )
+
+
+def report(organelles: Sequence[Organelle]) -> dg.UnresolvedAssetJobDefinition:
+    """A plate's tables beside those of the training plates, for a person who wants to know more."""
+    return dg.define_asset_job(
+        "report",
+        selection=dg.AssetSelection.assets(
+            *(dg.AssetKey([one.name, "prediction_report"]) for one in organelles)
+        ),
+        partitions_def=plates,
+        description="Evidently's reports on a plate.",
+    )
+
+
+class Incident(dg.Config):
+    """Which drift incident is looked into."""
+
+    incident: str = Field(description="Its id.")
+
+
+@dg.op
+def diagnosis(
+    context: dg.OpExecutionContext, config: Incident, stores: Stores, models: Models, alerts: Alerts
+) -> None:
+    """Which known corruption explains an incident best, told to whoever was told of the incident."""
+    from cellabel.loop import diagnose_incident
+
+    found = diagnose_incident(stores.open(), models.open(), alerts.open(), config.incident)
+    context.log.info(found.sentence)
+    context.log_event(
+        dg.AssetObservation(
+            asset_key=[found.organelle, "drift"],
+            partition=found.plate,
+            description=found.sentence,
+            metadata={
+                "diagnosis": found.sentence,
+                "confidence": found.diagnosis.confidence,
+                "incident": config.incident,
+                "timeline": figure(found.figure, "statistic and threshold by well"),
+            },
+        )
+    )
+
+
+@dg.job(description="A drift incident is explained: which corruption, how strong, how harmful.")
+def diagnose_drift() -> None:
+    """The diagnosis of one incident."""
+    diagnosis()
+
+
+def _predictions(organelles: Sequence[Organelle]) -> dg.AssetSelection:
+    keys = [
+        dg.AssetKey([organelle.name, name])
+        for organelle in organelles
+        for name in ("predicted_plate", "prediction_table")
+    ]
+    return dg.AssetSelection.assets(*keys, "clone_ranking")

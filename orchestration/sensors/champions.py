@@ -1,0 +1,117 @@
+"""Whoever moved the alias, the predictions follow."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from cellabel.organelles import Organelle
+from orchestration.resources import Models, Stores
+
+if TYPE_CHECKING:
+    from cellabel.loop import FollowedChampion
+
+__all__ = ["champion_changed"]
+
+IN_FLIGHT = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def champion_changed(
+    predict: dg.UnresolvedAssetJobDefinition,
+    train: dg.UnresolvedAssetJobDefinition,
+    organelles: Sequence[Organelle],
+    seconds: int,
+) -> dg.SensorDefinition:
+    """The sensor on the champion aliases."""
+
+    @dg.sensor(
+        name="champion_changed",
+        jobs=[predict, train],
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="A new champion, set by the gate or by a person in MLflow's page: its drift streams start a new "
+        "epoch, and plates are predicted again. Waits while a training run is under way, so that a plate is "
+        "predicted "
+        "once for all its new champions.",
+    )
+    def sensor(
+        context: dg.SensorEvaluationContext, stores: Stores, models: Models
+    ) -> dg.SensorResult | dg.SkipReason:
+        from cellabel.loop import followed_champion, stale_predictions
+
+        if _in_flight(context, train.name):
+            return dg.SkipReason("a training run is under way")
+        home, registry = stores.open(), models.open()
+        champions = {organelle.name: registry.champion(organelle.name) for organelle in organelles}
+        versions = {name: version.version for name, version in champions.items() if version}
+        followed = {name: followed_champion(home, name) for name in versions}
+        moved = [name for name, version in versions.items() if followed[name].version != version]
+        if moved:
+            return dg.SensorResult(
+                run_requests=[
+                    _follow(train.name, name, versions[name], followed[name].turn) for name in moved
+                ]
+            )
+        position = " ".join(
+            f"{name}={followed[name].version}/{followed[name].turn}" for name in sorted(followed)
+        )
+        if position == context.cursor:
+            return dg.SkipReason("no champion has changed")
+        busy = {run.tags.get("dagster/partition", "") for run in _in_flight(context, "ingest", predict.name)}
+        stale = stale_predictions(home, versions)
+        requests = [
+            _predict_again(
+                predict.name, item.plate_id, item.content, {name: followed[name] for name in item.organelles}
+            )
+            for item in stale
+            if item.plate_id not in busy
+        ]
+        settled = not stale and not busy
+        return dg.SensorResult(run_requests=requests, cursor=position if settled else context.cursor)
+
+    return sensor
+
+
+def _in_flight(context: dg.SensorEvaluationContext, *jobs: str) -> list[dg.DagsterRun]:
+    return [
+        run
+        for job in jobs
+        for run in context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=IN_FLIGHT))
+    ]
+
+
+def _follow(job: str, organelle: str, version: int, turn: int) -> dg.RunRequest:
+    return dg.RunRequest(
+        job_name=job,
+        run_key=f"follow:{organelle}:{version}:{turn}",
+        asset_selection=[dg.AssetKey([organelle, "champion"])],
+        tags={
+            "cellabel/why": f"the champion of {organelle} is now version {version}",
+            "cellabel/organelle": organelle,
+        },
+    )
+
+
+def _predict_again(
+    job: str, plate: str, content: str, champions: dict[str, "FollowedChampion"]
+) -> dg.RunRequest:
+    names = [f"{name}={champion.version}/{champion.turn}" for name, champion in sorted(champions.items())]
+    keys = [
+        dg.AssetKey([name, asset]) for name in champions for asset in ("predicted_plate", "prediction_table")
+    ]
+    return dg.RunRequest(
+        job_name=job,
+        run_key=f"predict:{plate}:{content}:{' '.join(names)}",
+        partition_key=plate,
+        asset_selection=[*keys, dg.AssetKey("clone_ranking")],
+        tags={
+            "cellabel/plate": plate,
+            "cellabel/why": "new champion",
+            "cellabel/organelle": ",".join(sorted(champions)),
+        },
+    )

@@ -1,0 +1,120 @@
+"""New acquisitions become partitions and runs."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from cellabel.organelles import Organelle
+from orchestration.partitions import plates
+from orchestration.resources import Alerts, Stores
+
+__all__ = ["first_models", "new_plates"]
+
+RUN_KEY_TAG = "dagster/run_key"
+
+
+def new_plates(job: dg.UnresolvedAssetJobDefinition, seconds: int) -> dg.SensorDefinition:
+    """The sensor on the inbox."""
+
+    @dg.sensor(
+        name="new_plates",
+        job=job,
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="An acquisition folder that has stopped growing becomes a plate partition and a run.",
+    )
+    def sensor(context: dg.SensorEvaluationContext, stores: Stores, alerts: Alerts) -> dg.SensorResult:
+        from cellabel.alerts import Alert, alert_id
+        from cellabel.loop import NewPlate, arrived_plates, remember_done
+
+        home = stores.open()
+        requests, partitions = [], []
+        for arrival in arrived_plates(home):
+            run_key = f"ingest:{arrival.event_id}"
+            if isinstance(arrival, NewPlate):
+                if context.instance.get_runs_count(dg.RunsFilter(tags={RUN_KEY_TAG: run_key})):
+                    remember_done(home, arrival)
+                    continue
+                partitions.append(arrival.plate_id)
+                folder = str(arrival.folder.resolve())
+                requests.append(
+                    dg.RunRequest(
+                        run_key=run_key,
+                        partition_key=arrival.plate_id,
+                        run_config={"ops": {"raw_plate": {"config": {"folder": folder}}}},
+                        tags={"cellabel/plate": arrival.plate_id, "cellabel/why": "new plate"},
+                    )
+                )
+            else:
+                alerts.open().write(
+                    Alert(
+                        id=alert_id("failure", run_key),
+                        kind="failure",
+                        title=f"{arrival.folder.name} is not taken in",
+                        body=arrival.reason,
+                        severity="error",
+                    )
+                )
+                remember_done(home, arrival)
+        known = set(context.instance.get_dynamic_partitions(plates.name or "plates"))
+        new = sorted(set(partitions) - known)
+        return dg.SensorResult(
+            run_requests=requests,
+            dynamic_partitions_requests=[plates.build_add_request(new)] if new else [],
+            skip_reason=None if requests else "no new plate is complete",
+        )
+
+    return sensor
+
+
+def first_models(
+    job: dg.UnresolvedAssetJobDefinition, organelles: Sequence[Organelle], seconds: int
+) -> dg.SensorDefinition:
+    """The sensor that trains the first model of an organelle."""
+
+    @dg.sensor(
+        name="first_models",
+        job=job,
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Once enough stained plates are in, the first model of an organelle is trained.",
+    )
+    def sensor(context: dg.SensorEvaluationContext, stores: Stores) -> dg.SensorResult | dg.SkipReason:
+        from cellabel.loop import plates_for_training
+
+        home = stores.open()
+        trained = set((context.cursor or "").split(","))
+        ready = [
+            organelle
+            for organelle in organelles
+            if organelle.name not in trained
+            and home.datasets.record(organelle.name) is None
+            and len(plates_for_training(home, organelle)) >= home.settings.models.min_labelled_plates
+        ]
+        if not ready:
+            return dg.SkipReason("every organelle has been trained, or waits for stained plates")
+        names = ",".join(organelle.name for organelle in ready)
+        keys = [
+            dg.AssetKey([organelle.name, name])
+            for organelle in ready
+            for name in ("preprocessed_dataset", "organelle_model", "champion")
+        ]
+        config = {
+            "ops": {
+                f"{organelle.name}__organelle_model": {"config": {"reason": "first model"}}
+                for organelle in ready
+            }
+        }
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(
+                    run_key=f"first:{names}",
+                    asset_selection=keys,
+                    run_config=config,
+                    tags={"cellabel/why": "first model", "cellabel/organelle": names},
+                )
+            ],
+            cursor=",".join(sorted((trained | {organelle.name for organelle in ready}) - {""})),
+        )
+
+    return sensor
