@@ -3,6 +3,7 @@
 Whole-number filters throughout: an image that is moved or turned by 90° is segmented alike, to the pixel.
 """
 
+from cellabel.segmentation._objects import clear_border
 from cellabel.segmentation._recipe import STEPS, segment
 
-__all__ = ["segment", "STEPS"]
+__all__ = ["segment", "clear_border", "STEPS"]

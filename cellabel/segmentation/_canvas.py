@@ -25,6 +25,8 @@ class Canvas:
     Attributes:
         image: (H, W) as it was given, its own units.
         work: (H, W) uint16, the image between its darkest and its brightest pixel; hot pixels are cut.
+        smooth: (H, W) uint16, `work` before any pixel was zeroed.
+        fine: (H, W) uint16, the same smoothed half as much, for outlines.
         mask: (H, W) uint8, 1 where an object may be.
         labels: (H, W) int32, 0 is background.
         level: of the background, in units of `work`.
@@ -33,6 +35,8 @@ class Canvas:
 
     image: NDArray[Any]
     work: NDArray[Any]
+    smooth: NDArray[Any]
+    fine: NDArray[Any]
     mask: NDArray[Any]
     labels: NDArray[np.int32]
     level: float = 0.0
@@ -44,6 +48,8 @@ class Canvas:
         return cls(
             image=image,
             work=np.zeros(image.shape, np.uint16),
+            smooth=np.zeros(image.shape, np.uint16),
+            fine=np.zeros(image.shape, np.uint16),
             mask=np.ones(image.shape, np.uint8),
             labels=np.zeros(image.shape, np.int32),
         )

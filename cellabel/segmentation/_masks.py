@@ -49,7 +49,8 @@ def normalise(canvas: Canvas, *, smoothing: float) -> Canvas:
         # In float64, and halves upwards: the same image with an offset or a gain falls on the same steps.
         steps = (image.astype(np.float64) - low) * (FULL_SCALE / (high - low))
         canvas.work = np.clip(np.floor(steps + 0.5), 0, FULL_SCALE).astype(np.uint16)
-        canvas.work = gaussian(canvas.work, smoothing)
+        canvas.fine = gaussian(canvas.work, smoothing / 2)
+        canvas.work = canvas.smooth = gaussian(canvas.work, smoothing)
     canvas.level, canvas.noise = background_and_noise(canvas.work)
     return canvas
 
@@ -67,19 +68,32 @@ def zero_outside(canvas: Canvas) -> Canvas:
     return canvas
 
 
-def local_contrast(canvas: Canvas, *, reach: float, share: float) -> Canvas:
-    """Step 4: a pixel belongs to an object if it reaches a share of the brightest one nearby.
+def local_contrast(
+    canvas: Canvas, *, reach: float, share: float, sure: float = 1.0, edge: float = 0.0
+) -> Canvas:
+    """Step 4: a pixel belongs to an object if it is bright for its neighbourhood.
+
+    Below `share` of the brightest pixel nearby it does not belong, above `sure` it does, and in between the
+    edge
+    decides: it belongs if it lies on the upper side of the slope, where the image is above its own blurred
+    copy. That is the steepest place, half-way up for a plateau and three fifths up for a small round blob.
 
     Args:
         canvas: with `work` zero outside the first mask.
         reach: how near, px.
         share: of the height above background that the brightest pixel within `reach` has.
+        sure: the same; 1 leaves it all to the edge.
+        edge: σ of the Gaussian for the blurred copy, px; 0 leaves the edge out.
     """
     around = np.ones((2 * max(round(reach), 1) + 1,) * 2, np.uint8)
-    peak: NDArray[Any] = cv2.dilate(canvas.work, around).astype(np.float32)
+    peak: NDArray[Any] = cv2.dilate(canvas.work, around)
     peak = cv2.blur(peak, around.shape, borderType=cv2.BORDER_REFLECT)
-    cut = canvas.level + share * (peak - canvas.level)
-    canvas.mask = ((canvas.work > cut) & (canvas.mask > 0)).astype(np.uint8)
+    height = np.maximum(peak.astype(np.float32) - np.float32(canvas.level), 0)
+    work = canvas.work.astype(np.float32) - np.float32(canvas.level)
+    inside = work > np.float32(share) * height
+    if edge > 0:
+        inside &= (canvas.work > gaussian(canvas.smooth, edge)) | (work > np.float32(sure) * height)
+    canvas.mask = (inside & (canvas.mask > 0)).astype(np.uint8)
     return canvas
 
 

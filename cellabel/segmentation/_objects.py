@@ -6,12 +6,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cellabel.segmentation._canvas import Canvas
-from cellabel.segmentation._masks import gaussian
+from cellabel.segmentation._masks import fill_holes, gaussian
 
-__all__ = ["drop_small", "separate", "split_touching"]
+__all__ = ["clear_border", "drop_dim", "drop_small", "separate", "split_touching", "trim"]
 
 FINENESS = 64
 """Steps a pixel in which distances from the outline are counted."""
@@ -40,7 +40,47 @@ def drop_small(canvas: Canvas, *, min_area: float) -> Canvas:
     return canvas
 
 
-def split_touching(canvas: Canvas, *, smoothing: float, depth: float, min_radius: float) -> Canvas:
+def drop_dim(canvas: Canvas, *, share: float) -> Canvas:
+    """Drop objects whose height above background is under a share of the median object's: haze and debris."""
+    count = int(canvas.labels.max()) + 1
+    if count > 1:
+        height = _heights(canvas)
+        dim = height < share * np.median(height[1:])
+        dim[0] = False
+        canvas.labels = np.where(dim[canvas.labels], 0, canvas.labels)
+    return canvas
+
+
+def clear_border(labels: ArrayLike) -> NDArray[np.int32]:
+    """Without the objects that the image's border cuts, numbered anew from 1.
+
+    Args:
+        labels: (H, W) integers, 0 is background.
+
+    Returns:
+        (H, W) int32.
+    """
+    array = np.asarray(labels).astype(np.int32)
+    if array.size == 0 or not array.any():
+        return array
+    outer = np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])
+    keep = np.bincount(array.ravel()) > 0
+    keep[0] = False
+    keep[outer] = False
+    new = np.zeros(keep.size, np.int32)
+    new[keep] = np.arange(1, keep.sum() + 1)
+    return np.asarray(new[array])
+
+
+def split_touching(
+    canvas: Canvas,
+    *,
+    smoothing: float,
+    depth: float,
+    min_radius: float,
+    brightness: float = 0.0,
+    texture: float = 1.0,
+) -> Canvas:
     """Split regions that are several round objects: watershed on the distance from the outline.
 
     Args:
@@ -48,8 +88,14 @@ def split_touching(canvas: Canvas, *, smoothing: float, depth: float, min_radius
         smoothing: σ of the Gaussian on the distances, px: less makes more seeds.
         depth: how far the distance must fall between two centres, px, for them to be two.
         min_radius: the smallest distance from the outline, px, that a centre may have.
+        brightness: how much a dip in brightness counts beside a waist in the outline, from 0 to 1.
+        texture: σ of the Gaussian that keeps the object's texture from counting as a dip, px.
     """
     distance = cv2.distanceTransform(canvas.mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    if brightness > 0:
+        height = np.maximum(_heights(canvas), 1.0)[canvas.labels]
+        relative = np.clip((gaussian(canvas.smooth, texture) - canvas.level) / height, 0, 1)
+        distance = distance * (1 - brightness + brightness * relative)
     hill = np.minimum(np.floor(distance * FINENESS + 0.5), 65535).astype(np.uint16)
     hill = gaussian(hill, smoothing) * canvas.mask
     marks = _seeds(hill, max(1, round(depth * FINENESS)), min_radius * FINENESS)
@@ -60,6 +106,68 @@ def split_touching(canvas: Canvas, *, smoothing: float, depth: float, min_radius
     for number in np.flatnonzero(seeds_of > 1):
         _split(canvas, hill, marks, strength, int(number))
     return canvas
+
+
+def trim(canvas: Canvas, *, share: float) -> Canvas:
+    """Cut every object where it falls below a share of its own height: bright ones are not drawn wider.
+
+    Args:
+        canvas: with labels.
+        share: of the object's height above background.
+    """
+    cut = canvas.level + share * _heights(canvas)
+    canvas.mask = ((canvas.fine > cut[canvas.labels]) & (canvas.labels > 0)).astype(np.uint8)
+    canvas = fill_holes(canvas)
+    canvas.labels = canvas.labels * canvas.mask
+    return _part(canvas)
+
+
+def _heights(canvas: Canvas) -> NDArray[Any]:
+    """Height of every label above background: the mean of its upper pixels' upper pixels."""
+    where = np.flatnonzero(canvas.labels)
+    owner = canvas.labels.ravel()[where]
+    height = canvas.fine.ravel()[where]
+    count = int(canvas.labels.max()) + 1
+    mean = _mean(owner, height, count)
+    for _ in range(2):
+        upper = height >= mean[owner]
+        mean = _mean(owner[upper], height[upper], count)
+    return np.maximum(mean - canvas.level, 0.0)
+
+
+def _mean(owner: NDArray[Any], values: NDArray[Any], count: int) -> NDArray[Any]:
+    return np.bincount(owner, weights=values, minlength=count) / np.maximum(
+        np.bincount(owner, minlength=count), 1
+    )
+
+
+def _part(canvas: Canvas) -> Canvas:
+    """Give every connected piece of a label a label of its own."""
+    labels = canvas.labels
+    square = np.ones((3, 3), np.uint8)
+    known = labels.astype(np.float32)
+    lowest = -cv2.dilate(np.where(labels > 0, -known, -np.inf).astype(np.float32), square)
+    meets = (labels > 0) & (cv2.dilate(known, square) != lowest)
+    touching = np.zeros(int(labels.max()) + 1, bool)
+    touching[labels[meets]] = True
+    touching[0] = False
+    alone = (labels > 0) & ~touching[labels]
+    count, pieces = cv2.connectedComponents(alone.astype(np.uint8), connectivity=8)
+    for number in np.flatnonzero(touching):
+        box = _box(labels, int(number))
+        region = labels[box] == number
+        more, part = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
+        pieces[box][region] = part[region] + count - 1
+        count += more - 1
+    canvas.labels = pieces.astype(np.int32, copy=False)
+    return canvas
+
+
+def _box(labels: NDArray[np.int32], number: int) -> tuple[slice, slice]:
+    """The rows and columns that one label spans."""
+    rows = np.flatnonzero((labels == number).any(axis=1))
+    columns = np.flatnonzero((labels == number).any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _seeds(hill: NDArray[np.uint16], depth: int, lowest: float) -> NDArray[np.int32]:
@@ -94,9 +202,7 @@ def _split(
     The winner is named by its brightness and not by the order of the pixels, so that a turned image splits
     alike.
     """
-    rows = np.flatnonzero((canvas.labels == number).any(axis=1))
-    columns = np.flatnonzero((canvas.labels == number).any(axis=0))
-    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    box = _box(canvas.labels, number)
     region = canvas.labels[box] == number
     inside = np.where(region, marks[box], 0)
     names = np.unique(inside[inside > 0])

@@ -27,6 +27,8 @@ STEPS: dict[str, Callable[..., Canvas]] = {
     "probability": _masks.probability,
     "separate": _objects.separate,
     "split_touching": _objects.split_touching,
+    "trim": _objects.trim,
+    "drop_dim": _objects.drop_dim,
     "drop_small": _objects.drop_small,
 }
 """Operations that a recipe's `segmentation` can name: a canvas and parameters in pixels → the canvas."""
@@ -48,7 +50,7 @@ def segment(
         pixel_size_um: size of a pixel, µm; None means 0.65 µm.
 
     Returns:
-        (H, W) int32: 0 is background, objects are 1..n without gaps, in order of their first pixel.
+        (H, W) int32: 0 is background, objects are 1..n without gaps, in no particular order.
 
     Raises:
         InputError: no such recipe or step, not an image, NaN or infinite values.
