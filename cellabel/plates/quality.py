@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellabel.errors import InputError
-from cellabel.plates._features import FEATURES, acquisition_features
+from cellabel.plates._features import FEATURES, acquisition_features, content
 from cellabel.plates._plate import Field, Plate
 from cellabel.plates._verification import TRANSMITTED, n_workers
 from cellabel.plates._wells import column_index, normal_well, row_index, row_name
@@ -44,7 +44,7 @@ class QualityThresholds:
         max_saturated_share: most pixels at the camera's maximum.
         max_black_share: most pixels at 0.
         max_unevenness: most relative range of the illumination.
-        min_signal_to_noise: least standard deviation of the detail, in units of the noise's.
+        min_content: least detail in the richest part of the field, over the noise's (blank: 0.6 to 1.2).
     """
 
     min_relative_focus: float = 0.5
@@ -53,14 +53,14 @@ class QualityThresholds:
     max_saturated_share: float = 0.01
     max_black_share: float = 0.2
     max_unevenness: float = 1.5
-    min_signal_to_noise: float = 0.25
+    min_content: float = 1.3
 
 
 def field_quality(fields: Iterable[Field], role: str = TRANSMITTED) -> pd.DataFrame:
     """The features of `acquisition_features`, one row a field, in the fields' order.
 
-    Columns: Metadata_Plate, Metadata_Well, Metadata_Site, the features, and `focus` (share of detail finer
-    than 4 px).
+    Columns: Metadata_Plate, Metadata_Well, Metadata_Site, the features, `focus` (share of detail finer
+    than 4 px) and `content` (detail in the richest block over the noise's).
 
     Raises:
         InputError: a field has no image in this role.
@@ -69,7 +69,7 @@ def field_quality(fields: Iterable[Field], role: str = TRANSMITTED) -> pd.DataFr
 
     with ThreadPoolExecutor(n_workers()) as threads:
         rows = list(threads.map(lambda one: (*one.key, *_measured(one.image(role))), fields))
-    names = ["Metadata_Plate", "Metadata_Well", "Metadata_Site", *FEATURES, "focus"]
+    names = ["Metadata_Plate", "Metadata_Well", "Metadata_Site", *FEATURES, "focus", "content"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -101,7 +101,7 @@ def plate_quality(
         table["black_share"] <= limits.max_black_share
     )
     table["evenly_lit"] = table["unevenness"] <= limits.max_unevenness
-    table["not_empty"] = table["signal_to_noise"] >= limits.min_signal_to_noise
+    table["not_empty"] = table["content"] >= limits.min_content
     table["passed"] = table[list(CHECKS)].all(axis=1)
     table["reason"] = [_reason(row, limits) for row in table.to_dict("records")]
     return table
@@ -146,7 +146,7 @@ def plate_heatmap(table: pd.DataFrame, column: str) -> Figure:
 def _measured(image: np.ndarray) -> tuple[float, ...]:
     features = acquisition_features(image)
     focus = features["sharpness_1"] + features["sharpness_2"]
-    return (*(features[name] for name in FEATURES), focus)
+    return (*(features[name] for name in FEATURES), focus, content(image, features["noise"]))
 
 
 def _reason(row: dict, limits: QualityThresholds) -> str:
@@ -161,5 +161,5 @@ def _reason(row: dict, limits: QualityThresholds) -> str:
     if not row["evenly_lit"]:
         told.append(f"light differs by {row['unevenness']:.0%} across the field")
     if not row["not_empty"]:
-        told.append(f"nothing but noise (signal to noise {row['signal_to_noise']:.2f})")
+        told.append(f"nothing but noise (content {row['content']:.2f})")
     return "; ".join(told)
