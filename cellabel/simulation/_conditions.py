@@ -92,20 +92,20 @@ def _levels(name: str, stain: str, microscope: Microscope, seed: int, well: str,
 
 @dataclass(frozen=True)
 class _Edge:
-    """What the wells at the plate's border suffer, drawn once a plate; half of it where wells are large."""
+    """What the wells at the plate's border suffer, drawn once a plate; less where wells are large."""
 
     density: float
     medium_index: float
     focus_um: float
 
     @classmethod
-    def draw(cls, seed: int, n_wells_of_format: int) -> _Edge:
+    def draw(cls, seed: int, n_wells_of_format: int, physics: Physics) -> _Edge:
         rng = stream("edge", seed)
-        scale = 1.0 if n_wells_of_format >= 96 else 0.5
+        scale = 1.0 if n_wells_of_format >= 96 else physics.edge_large_wells
         return cls(
-            density=scale * float(rng.uniform(-0.2, 0.2)),
-            medium_index=scale * float(rng.uniform(0.001, 0.003)),
-            focus_um=scale * float(rng.uniform(1.0, 2.0) * rng.choice([-1.0, 1.0])),
+            density=scale * float(rng.uniform(*physics.edge_density)),
+            medium_index=scale * float(rng.uniform(*physics.edge_index)),
+            focus_um=scale * float(rng.uniform(*physics.edge_focus_um) * rng.choice([-1.0, 1.0])),
         )
 
 
@@ -128,9 +128,12 @@ def draw_conditions(
     physics = family_of(microscope.family)
     wells = list(plan["Metadata_Well"])
     rows_of_plate, columns_of_plate = plate_format(wells)
-    edge = _Edge.draw(seed, rows_of_plate * columns_of_plate)
+    edge = _Edge.draw(seed, rows_of_plate * columns_of_plate, physics)
     plane_rng = stream("plane", seed)
-    slope_um, direction = float(plane_rng.uniform(0.0, 3.0)), float(plane_rng.uniform(0.0, 2 * np.pi))
+    slope_um, direction = (
+        float(plane_rng.uniform(*physics.focus_plane_um)),
+        float(plane_rng.uniform(0.0, 2 * np.pi)),
+    )
     bleaching = float(stream("bleaching", seed).uniform(*physics.bleaching))
     rows = []
     for well in wells:

@@ -52,7 +52,7 @@ class VarianceComponent:
 
 VARIANCE_COMPONENTS: Mapping[str, VarianceComponent] = MappingProxyType(
     {
-        "focus_um": VarianceComponent(0.2, 0.3, 0.2, 0.5),
+        "focus_um": VarianceComponent(0.1, 0.2, 0.2, 0.5),
         "lamp": VarianceComponent(0.05, 0.03, 0.01, 0.01, log=True),
         "bias_deg": VarianceComponent(0.0, 2.0, 3.0, 1.0),
         "medium_index": VarianceComponent(0.0, 0.0004, 0.0003, 0.0001),
@@ -70,6 +70,15 @@ class Physics:
     Refractive indices are differences from the medium's 1.337; lengths in µm, areas in µm², signals in e⁻.
     """
 
+    rendering: int = 1
+    """Counted up with every change of a number or formula outside of this class that moves an image."""
+
+    # the plate: focus plane, µm across it, and what its outermost wells suffer (µm of focus, index, density)
+    focus_plane_um: Range = (0.0, 1.5)
+    edge_focus_um: Range = (1.0, 2.0)
+    edge_index: Range = (0.001, 0.003)
+    edge_density: Range = (-0.2, 0.2)
+    edge_large_wells: float = 0.25
     # transmitted light
     dic_wavelength_um: float = 0.546
     medium_index: float = 1.337
@@ -96,7 +105,11 @@ class Physics:
     er_texture_length_um: float = 0.7
     golgi_index: Range = (0.005, 0.008)
     golgi_extent_um: Range = (3.5, 5.0)
+    golgi_thickness_um: float = 2.5
+    golgi_angle_sd: float = 0.25
+    golgi_diffuse: float = 0.20
     lookalikes_per_cell: float = 0.5
+    nucleus_offset: float = 0.24
     # what the stains show
     er_texture_contrast: float = 0.35
     er_visible_r2: float = 0.45

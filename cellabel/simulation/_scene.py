@@ -16,9 +16,6 @@ __all__ = ["Scene", "render_scene"]
 Image = NDArray[np.float32]
 Window = tuple[slice, slice]
 
-GOLGI_THICKNESS_UM = 2.5
-"""Along the axis: the stacks of a ribbon overlap and add up to more."""
-
 
 @dataclass
 class Scene:
@@ -82,14 +79,14 @@ def render_scene(
         stains={stain: np.zeros((n, n), np.float32) for stain in ("nuclei", "er", "golgi", "gfp")},
     )
     records = cells.to_dict("records")
-    patches = [_shape(rng, cell, n, pixel_um) for cell in records]
+    patches = [_shape(rng, cell, n, pixel_um, physics) for cell in records]
     for i, patch in enumerate(patches):
         if patch is not None:
             _claim(scene, patch, i)
     texture_um = np.zeros((n, n), np.float32)
     for i, (cell, patch) in enumerate(zip(records, patches, strict=True)):
         if patch is not None:
-            _fill(scene, texture_um, cell, patch, i, length, pixel_um, delay_min)
+            _fill(scene, texture_um, cell, patch, i, physics, pixel_um, delay_min)
     scene.path_um += texture_um * visible
     shared = physics.er_visible_r2
     stain_texture = np.sqrt(shared) * visible + np.sqrt(1 - shared) * hidden
@@ -130,10 +127,10 @@ def _outline(rng: np.random.Generator, cell: dict) -> NDArray[np.float32]:
     return (outline * np.sqrt(cell["area_um2"] / area)).astype(np.float32)
 
 
-def _shape(rng: np.random.Generator, cell: dict, n: int, pixel_um: float) -> _Patch | None:
+def _shape(rng: np.random.Generator, cell: dict, n: int, pixel_um: float, physics: Physics) -> _Patch | None:
     """The cell's thickness and nucleus; None when it lies outside of the grid."""
     outline = _outline(rng, cell)
-    offset, jitter = rng.normal(0, 0.24, 2), rng.normal(0, 0.35)
+    offset, jitter = rng.normal(0, physics.nucleus_offset, 2), rng.normal(0, physics.golgi_angle_sd)
     stretch = float(np.exp(np.abs(rng.normal(0.08, 0.10))))
     reach = float(outline.max())
     x0, y0 = (max(int((cell[a] - reach) / pixel_um) - 1, 0) for a in ("x_um", "y_um"))
@@ -183,7 +180,8 @@ def _moved(window: Window, cell: dict, minutes: float, pixel_um: float, n: int) 
     for side, shift in zip(
         window, (round(step * np.sin(cell["heading"])), round(step * np.cos(cell["heading"]))), strict=True
     ):
-        start, stop = max(side.start + shift, 0), min(side.stop + shift, n)
+        start = max(side.start + shift, 0)
+        stop = max(min(side.stop + shift, n), start)
         parts.append((slice(start, stop), slice(start - shift - side.start, stop - shift - side.start)))
     return (parts[0][0], parts[1][0]), (parts[0][1], parts[1][1])
 
@@ -194,7 +192,7 @@ def _fill(
     cell: dict,
     patch: _Patch,
     i: int,
-    length: float,
+    physics: Physics,
     pixel_um: float,
     delay: float,
 ) -> None:
@@ -203,7 +201,7 @@ def _fill(
     thickness, nucleus = patch.thickness * own, patch.nucleus * own
     cytoplasm = thickness - nucleus
     scene.path_um[patch.window] += cell["cytoplasm_index"] * cytoplasm + cell["nucleus_index"] * nucleus
-    texture_um[patch.window] += cell["texture_index"] * np.sqrt(length * cytoplasm)
+    texture_um[patch.window] += cell["texture_index"] * np.sqrt(physics.er_texture_length_um * cytoplasm)
     scene.nucleus_um[patch.window] += nucleus
     scene.nucleus[patch.window][nucleus > 0.3] = i + 1
     condensed = cell["state"] in ("dead", "mitotic")  # pyknotic and mitotic chromatin is packed
@@ -212,7 +210,7 @@ def _fill(
     emission = {
         "nuclei": 65.0 * cell["stained_dna"] / 2.7 * chromatin / volume,
         "er": cell["er"] * cytoplasm / 5 * (0.25 + 0.75 * np.exp(-2.0 * patch.depth**2)),
-        "golgi": 0.10 * cell["golgi"] * cytoplasm / 5 * np.exp(-2.0 * patch.depth**2),
+        "golgi": physics.golgi_diffuse * cell["golgi"] * cytoplasm / 5 * np.exp(-2.0 * patch.depth**2),
         "gfp": cell["gfp"] * thickness / 6,
     }
     for channel, (stain, light) in enumerate(emission.items(), start=1):
@@ -298,13 +296,13 @@ def _golgi(
     for ribbon in range(1 + int(rng.poisson(physics.lookalikes_per_cell))):
         extent, k = rng.uniform(*physics.golgi_extent_um), int(rng.integers(5, 9))
         towards = patch.golgi_towards if ribbon == 0 else rng.uniform(0, 2 * np.pi)
-        away = nucleus_radius * 0.95 + 0.3 * extent + rng.uniform(0, 1.0)
+        away = nucleus_radius * 0.95 + 0.3 * extent + rng.uniform(0, 0.6)
         out, round_ = rng.normal(0, 0.18 * extent, k), rng.uniform(-0.45, 0.45, k) * extent
         x = patch.nucleus_at[0] + (away + out) * np.cos(towards) - round_ * np.sin(towards)
         y = patch.nucleus_at[1] + (away + out) * np.sin(towards) + round_ * np.cos(towards)
         radius = rng.uniform(0.9, 1.4, k)
         index = rng.uniform(*physics.golgi_index, k)
-        bodies["golgi"].extend(zip(x, y, radius, index * GOLGI_THICKNESS_UM, strict=True))
+        bodies["golgi"].extend(zip(x, y, radius, index * physics.golgi_thickness_um, strict=True))
         if ribbon == 0:
             light = cell["golgi"] * rng.uniform(0.5, 0.8, k)
             bodies["stain"].extend(zip(x + drift[0], y + drift[1], radius, light, strict=True))
