@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple
 from typing import Any, Self
 
@@ -95,7 +96,8 @@ class Dataset:
 
     def prepare(self, sample: FieldSample, raw: NDArray[Any]) -> NDArray[np.float32]:
         """The network's input (H, W) float32 from a raw image of this field, perhaps a corrupted one."""
-        return self._resampled(sample, prepare_input(raw))
+        with _naming(sample):
+            return self._resampled(sample, prepare_input(raw))
 
     def stain(self, sample: FieldSample) -> NDArray[np.float32]:
         """The prepared target (H, W) float32, read-only: in stain units, or 0 and 1."""
@@ -193,7 +195,8 @@ class Dataset:
         if stain is None:
             raise InputError(f"Field {sample.key} has no {self.organelle} stain; build the data set anew.")
         pixels = field.image(stain)
-        target = prepare_target(pixels, self.recipe, pixel_size_um=plate.pixel_size_um)
+        with _naming(sample):
+            target = prepare_target(pixels, self.recipe, pixel_size_um=plate.pixel_size_um)
         # What rounding leaves of a subtracted background is no stain.
         target[target < 16 * np.finfo(np.float32).eps * np.abs(pixels).max()] = 0
         target = self._resampled(sample, target)
@@ -222,6 +225,16 @@ class Dataset:
                 "check that the stain's channel is the right one."
             )
         return 1.0 if self.binary else float(np.percentile(pooled, _SCALE_PERCENTILE)) or highest
+
+
+@contextmanager
+def _naming(sample: FieldSample) -> Iterator[None]:
+    """Adds the field's address to what is wrong with its image."""
+    try:
+        yield
+    except InputError as error:
+        where = f"Plate {sample.plate_id}, well {sample.well}, site {sample.site}"
+        raise InputError(f"{where}: {error}") from error
 
 
 def _common_pixel_size(plates: Sequence[LabelledPlate]) -> float:

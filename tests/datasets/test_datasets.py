@@ -347,3 +347,12 @@ def test_the_cache_stays_within_its_bounds():
     assert made == [1, 2, 3, 4, 2] and cache.used_bytes <= 3 * 800
     with pytest.raises(ValueError, match="read-only"):
         cache.get(1, lambda: make(1))[0] = 5
+
+
+def test_an_image_that_cannot_be_prepared_is_named():
+    design = plate("P0", [""] * 4, plan=False)
+    dataset = build_dataset([design], "nuclei")
+    sample = dataset.train[0]
+    design.wells[sample.well].fields[1].images["transmitted"] = np.full((SIZE, SIZE), np.nan)
+    with pytest.raises(InputError, match=f"Plate P0, well {sample.well}, site 1: .*NaN"):
+        dataset.image(sample)

@@ -1,0 +1,310 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cellabel import InputError
+from cellabel.datasets import build_dataset
+from cellabel.networks import load_model
+from cellabel.training import TrainingConfig, train
+
+SIZE = 72
+
+
+def cells(seed, brightness=4000.0):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    blobs = np.zeros((SIZE, SIZE))
+    for cy, cx in rng.uniform(5, SIZE - 5, (8, 2)):
+        blobs += np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * 3.5**2))
+    nuclei = (100 + brightness * blobs + rng.normal(0, 5, blobs.shape)).astype(np.uint16)
+    light = 20_000 + 5000 * (blobs - np.roll(blobs, (2, 2), (0, 1))) + rng.normal(0, 40, blobs.shape)
+    return {"transmitted": light.astype(np.uint16), "nuclei": nuclei, "gfp": nuclei}
+
+
+def plate(wells=6):
+    def field(n):
+        images = cells(n)
+        return SimpleNamespace(roles=tuple(images), image=images.__getitem__, images=images)
+
+    return SimpleNamespace(
+        plate_id="P1",
+        content_hash="abc",
+        pixel_size_um=0.65,
+        plan=None,
+        wells={f"A{n:02d}": SimpleNamespace(fields={1: field(n)}) for n in range(1, wells + 1)},
+        quarantined=pd.DataFrame(columns=["Metadata_Well", "Metadata_Site", "reason"]),
+    )
+
+
+TINY = {
+    "max_steps": 8,
+    "batch_size": 2,
+    "crop_size": 32,
+    "base_channels": 4,
+    "depth": 2,
+    "validations": 4,
+    "precision": "fp32",
+    "num_threads": 1,
+}
+
+
+def tiny(**changes):
+    return TrainingConfig(**(TINY | changes))
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return build_dataset([plate()], "nuclei")
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    heard = []
+    return train(dataset, tiny(), folder=folder, progress=heard.append), heard
+
+
+def weights(result):
+    return {name: tensor for name, tensor in result.model.network.state_dict().items()}
+
+
+def same_weights(first, second):
+    ours, theirs = weights(first), weights(second)
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_training_leaves_a_whole_folder_and_nothing_beside_it(trained, dataset):
+    result, _ = trained
+    assert sorted(p.name for p in result.folder.iterdir()) == [
+        "config.json",
+        "dataset.json",
+        "history.csv",
+        "metrics.json",
+        "weights.safetensors",
+    ]
+    assert [p.name for p in result.folder.parent.iterdir()] == ["model"]
+    config = json.loads((result.folder / "config.json").read_text())
+    assert config["organelle"] == "nuclei" and config["target"] == "continuous"
+    assert config["target_scale"] == dataset.target_scale and config["pixel_size_um"] == 0.65
+    assert config["dataset"] == dataset.version and config["intensity_units"] == "stain"
+    assert config["training"]["precision"] == "fp32" and config["training"]["losses"]
+    assert json.loads((result.folder / "dataset.json").read_text()) == dataset.manifest()
+    assert json.loads((result.folder / "metrics.json").read_text()) == result.metrics
+    pd.testing.assert_frame_equal(pd.read_csv(result.folder / "history.csv"), result.history)
+
+
+def test_the_model_of_the_folder_is_the_one_returned(trained):
+    result, _ = trained
+    loaded, x = load_model(result.folder), torch.rand(1, 1, 40, 40)
+    assert not result.model.training
+    torch.testing.assert_close(loaded(x), result.model(x), atol=0, rtol=0)
+
+
+def test_history_and_progress_tell_each_validation(trained):
+    result, heard = trained
+    assert list(result.history["step"]) == [2, 4, 6, 8]
+    assert set(result.history) >= {"seconds", "learning_rate", "train_loss", "validation_loss"}
+    assert len(heard) == 4 and heard[0].startswith("step 2 of 8: training loss")
+    assert result.metrics["steps"] == 8 and result.metrics["test"]["n"] == 2
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_global_randomness_alone(trained, dataset):
+    torch.manual_seed(99)
+    np.random.seed(99)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    again = train(dataset, tiny())
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert same_weights(again, trained[0])
+    assert not same_weights(train(dataset, tiny(seed=1, max_steps=2, validations=1)), again)
+
+
+KILLED = """
+    import importlib.util, os, signal, sys
+    spec = importlib.util.spec_from_file_location("this", sys.argv[1])
+    this = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(this)
+    heard = []
+    def progress(sentence):
+        heard.append(sentence)
+        if len(heard) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+    dataset = this.build_dataset([this.plate()], "nuclei")
+    this.train(dataset, this.tiny(dropout=0.1), folder=sys.argv[2], progress=progress)
+"""
+
+
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(dataset, tmp_path):
+    folder = tmp_path / "model"
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), __file__, str(folder)]
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    killed = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not folder.exists() and (tmp_path / "model.checkpoint" / "last.ckpt").is_file()
+    heard = []
+    resumed = train(dataset, tiny(dropout=0.1), folder=folder, resume=True, progress=heard.append)
+    whole = train(dataset, tiny(dropout=0.1))
+    assert [s.split(":")[0] for s in heard] == ["step 6 of 8", "step 8 of 8"]
+    assert same_weights(resumed, whole)
+    columns = ["step", "train_loss", "validation_loss"]
+    pd.testing.assert_frame_equal(resumed.history[columns], whole.history[columns])
+    assert not (tmp_path / "model.checkpoint").exists()
+
+
+def interrupted(dataset, folder, **changes):
+    def stop(sentence):
+        if sentence.startswith("step 4"):
+            raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(dataset, tiny(**changes), folder=folder, progress=stop)
+    return folder.with_name("model.checkpoint")
+
+
+def test_a_checkpoint_of_something_else_is_refused(dataset, tmp_path):
+    checkpoint = interrupted(dataset, tmp_path / "model")
+    with pytest.raises(InputError, match="another configuration"):
+        train(dataset, tiny(learning_rate=1e-4), resume=checkpoint)
+    other = build_dataset([plate()], "nuclei", seed=5)
+    with pytest.raises(InputError, match="another data set"):
+        train(other, tiny(), resume=checkpoint)
+    file = checkpoint / "last.ckpt"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot be read"):
+        train(dataset, tiny(), resume=file)
+    with pytest.raises(InputError, match="no checkpoint"):
+        train(dataset, tiny(), resume=tmp_path / "nowhere")
+
+
+def test_a_loss_that_is_not_finite_names_the_field(tmp_path):
+    broken = build_dataset([plate()], "nuclei")
+    culprit = broken.train[1]
+    stain = broken.stain
+
+    def with_a_hole(sample):
+        pixels = stain(sample).copy()
+        if sample == culprit:
+            pixels[:] = np.nan
+        return pixels
+
+    broken.stain = with_a_hole
+    with pytest.raises(InputError, match=f"target of plate P1, well {culprit.well}, site 1"):
+        train(broken, tiny(batch_size=8), folder=tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_diverging_training_is_told_to_slow_down(dataset):
+    with pytest.raises(InputError, match="lower learning_rate"):
+        train(dataset, tiny(learning_rate=1e30, optimiser="sgd", scheduler="constant", norm="none"))
+
+
+def test_a_time_limit_ends_the_training_cooled_down(dataset):
+    result = train(dataset, tiny(max_steps=100_000, validations=100_000, time_limit_s=1.5))
+    assert 1.5 <= result.metrics["seconds"] < 6
+    assert result.metrics["steps"] < 100_000
+    assert result.history["learning_rate"].iloc[-1] < 0.2 * result.history["learning_rate"].max()
+
+
+def test_training_stops_early_when_nothing_improves(dataset):
+    result = train(
+        dataset,
+        tiny(max_steps=100, validations=50, early_stopping_patience=2, learning_rate=1e-12, norm="none"),
+    )
+    assert result.metrics["steps"] < 100
+
+
+def test_a_result_that_exists_is_replaced(dataset, tmp_path):
+    folder = tmp_path / "model"
+    first = train(dataset, tiny(max_steps=2, validations=1), folder=folder)
+    second = train(dataset, tiny(max_steps=2, validations=1, seed=3), folder=folder)
+    assert not same_weights(first, second)
+    x = torch.rand(1, 1, 16, 16)
+    assert torch.equal(load_model(folder)(x), second.model(x))
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_pearsons_loss_alone_leaves_arbitrary_units(dataset):
+    result = train(dataset, tiny(max_steps=2, validations=1, losses={"pcc": 1.0}))
+    assert result.model.config["intensity_units"] == "arbitrary"
+    mixed = train(dataset, tiny(max_steps=2, validations=1, losses={"pcc": 1.0, "mae": 0.1}))
+    assert mixed.model.config["intensity_units"] == "stain"
+
+
+def test_bce_needs_a_mask(dataset):
+    with pytest.raises(InputError, match="binary target"):
+        train(dataset, tiny(losses={"bce": 1.0}))
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd", "adadelta"])
+def test_a_mask_is_learnt_with_every_optimiser(optimiser):
+    result = train(
+        build_dataset([plate()], "gfp"),
+        tiny(max_steps=4, validations=1, optimiser=optimiser, learning_rate=0.05),
+    )
+    assert result.model.binary and result.model.target_scale == 1
+    assert np.isfinite(result.history["train_loss"]).all()
+
+
+def test_bf16_trains_too(dataset):
+    result = train(dataset, tiny(max_steps=2, validations=1, precision="bf16"))
+    assert result.metrics["precision"] == "bf16"
+    assert all(tensor.dtype != torch.bfloat16 for tensor in weights(result).values())
+
+
+def test_a_small_network_learns_what_is_plain_to_see(dataset):
+    result = train(
+        dataset,
+        tiny(
+            max_steps=120,
+            base_channels=8,
+            batch_size=4,
+            validations=3,
+            learning_rate=5e-3,
+            warp_probability=0.2,
+        ),
+    )
+    assert result.metrics["validation"]["pearson"] > 0.85
+    assert result.metrics["test"]["pearson"] > 0.8
+
+
+def test_the_handed_logger_hears_settings_and_losses(dataset):
+    from lightning.pytorch.loggers.logger import Logger
+
+    class Notes(Logger):
+        name, version = "notes", "1"
+
+        def __init__(self):
+            super().__init__()
+            self.settings, self.rows = {}, []
+
+        def log_hyperparams(self, params, *args, **kwargs):
+            self.settings.update(params)
+
+        def log_metrics(self, metrics, step=None):
+            self.rows.append((step, metrics))
+
+    notes = Notes()
+    train(dataset, tiny(max_steps=4, validations=2), logger=notes)
+    assert notes.settings["base_channels"] == 4 and notes.settings["dataset"] == dataset.version
+    assert [step for step, _ in notes.rows] == [2, 4] and "validation_loss" in notes.rows[0][1]
+
+
+def test_importing_the_room_does_not_load_lightning():
+    code = "import sys, cellabel.training; sys.exit('lightning' in sys.modules or 'mlflow' in sys.modules)"
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
+
+
+def test_a_training_is_silent(dataset, capfd):
+    train(dataset, tiny(max_steps=2, validations=1))
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err == ""
