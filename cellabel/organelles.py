@@ -91,7 +91,7 @@ NUCLEI = Organelle(
                 "texture_um": 1.3,
             },
         ),
-        Step("trim", {"share": 0.45}),
+        Step("trim", {"share": 0.3}),
         Step("drop_dim", {"share": 0.25}),
         Step("drop_small", {"min_area_um2": 5.0}),
     ),

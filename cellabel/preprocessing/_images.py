@@ -112,10 +112,12 @@ def background_and_noise(image: NDArray[Any], bins: int = 1024) -> Background:
     if not high > low:
         return Background(low, 0.0)
     width = (high - low) / bins
-    scaled = (image.astype(np.float64) - low) / width
-    counts = np.bincount(np.clip(scaled, 0, bins - 1).astype(np.intp).ravel(), minlength=bins).astype(
-        np.float64
-    )
+    if image.dtype in (np.uint8, np.uint16):
+        values = np.bincount(image.ravel()).astype(np.float64)
+        place, weights = (np.arange(values.size) - low) / width, values
+    else:
+        place, weights = ((image - np.float64(low)) / width).ravel(), None
+    counts = np.bincount(np.clip(place, 0, bins - 1).astype(np.intp), weights=weights, minlength=bins)
     dark = counts[: otsu_bin(counts) + 1]
     mode = _smoothed_mode(dark)
     centres = np.arange(mode + 1) + 0.5

@@ -37,7 +37,7 @@ def global_threshold(image: ArrayLike, method: str = "otsu") -> float:
     low, high = float(array.min()), float(array.max())
     if not high > low:
         return low
-    return float(THRESHOLDS[method](array.astype(np.float64, copy=False), low, high))
+    return float(THRESHOLDS[method](array, low, high))
 
 
 def local_threshold(
@@ -88,7 +88,7 @@ def _otsu(array: NDArray[Any], low: float, high: float) -> float:
 
 
 def _mean(array: NDArray[Any], low: float, high: float) -> float:
-    return float(array.mean())
+    return float(array.mean(dtype=np.float64))
 
 
 def _triangle(array: NDArray[Any], low: float, high: float) -> float:

@@ -46,9 +46,11 @@ def normalise(canvas: Canvas, *, smoothing: float) -> Canvas:
     steady = cv2.medianBlur(kept, 3)
     low, high = float(steady.min()), float(steady.max())
     if high > low:
-        # In float64, and halves upwards: the same image with an offset or a gain falls on the same steps.
-        steps = (image.astype(np.float64) - low) * (FULL_SCALE / (high - low))
-        canvas.work = np.clip(np.floor(steps + 0.5), 0, FULL_SCALE).astype(np.uint16)
+        # The same image with an offset or a gain falls on the same steps; 16 bits fit into float32 without loss.
+        precise = np.float32 if image.dtype in (np.uint8, np.uint16) else np.float64
+        steps = np.subtract(image, low, dtype=precise)
+        steps *= FULL_SCALE / (high - low)
+        canvas.work = np.clip(np.rint(steps, out=steps), 0, FULL_SCALE, out=steps).astype(np.uint16)
         canvas.fine = gaussian(canvas.work, smoothing / 2)
         canvas.work = canvas.smooth = gaussian(canvas.work, smoothing)
     canvas.level, canvas.noise = background_and_noise(canvas.work)
@@ -99,6 +101,10 @@ def local_contrast(
 
 def fill_holes(canvas: Canvas, *, max_area: float = np.inf) -> Canvas:
     """Step 5: fill holes up to `max_area` px; what touches the image's border is no hole."""
+    if max_area >= canvas.mask.size:
+        contours, _ = cv2.findContours(canvas.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        canvas.mask = cv2.drawContours(np.zeros_like(canvas.mask), contours, -1, 1, cv2.FILLED)
+        return canvas
     count, regions, stats, _ = cv2.connectedComponentsWithStats(1 - canvas.mask, connectivity=4)
     height, width = canvas.mask.shape
     left, top, wide, high, area = (stats[:, column] for column in range(5))

@@ -11,7 +11,7 @@ from cellabel.errors import InputError
 from cellabel.organelles import Organelle
 from cellabel.organelles import organelle as recipe_of
 from cellabel.preprocessing import in_pixels, require_image
-from cellabel.segmentation import _masks, _objects
+from cellabel.segmentation import _masks, _objects, _split
 from cellabel.segmentation._canvas import Canvas
 
 __all__ = ["STEPS", "segment"]
@@ -26,7 +26,7 @@ STEPS: dict[str, Callable[..., Canvas]] = {
     "open_and_blur": _masks.open_and_blur,
     "probability": _masks.probability,
     "separate": _objects.separate,
-    "split_touching": _objects.split_touching,
+    "split_touching": _split.split_touching,
     "trim": _objects.trim,
     "drop_dim": _objects.drop_dim,
     "drop_small": _objects.drop_small,
