@@ -46,7 +46,7 @@ def normalise(canvas: Canvas, *, smoothing: float) -> Canvas:
     steady = cv2.medianBlur(kept, 3)
     low, high = float(steady.min()), float(steady.max())
     if high > low:
-        # The same image with an offset or a gain falls on the same steps; 16 bits fit into float32 without loss.
+        # An offset or a gain leaves the steps as they are; 16 bits fit into float32 without loss.
         precise = np.float32 if image.dtype in (np.uint8, np.uint16) else np.float64
         steps = np.subtract(image, low, dtype=precise)
         steps *= FULL_SCALE / (high - low)
