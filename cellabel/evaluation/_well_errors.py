@@ -54,9 +54,7 @@ def well_errors(true: pd.DataFrame, predicted: pd.DataFrame, metrics: Sequence[s
         floor = _floor(metric, stained)
         log_true = np.log(np.maximum(stained, floor))
         log_predicted = np.log(
-            np.maximum(
-                np.nan_to_num(right[metric].to_numpy(dtype=float), nan=0.0, posinf=np.inf, neginf=0.0), floor
-            )
+            np.maximum(np.nan_to_num(right[metric].to_numpy(dtype=float), nan=0.0, posinf=np.inf), floor)
         )
         part = pd.DataFrame(
             {

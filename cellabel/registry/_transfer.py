@@ -18,6 +18,7 @@ import pandas as pd
 from cellabel.errors import InputError
 from cellabel.registry import _files
 from cellabel.registry._connection import Connection
+from cellabel.registry._pyfunc import MLMODEL, mlmodel_text
 from cellabel.registry._versions import ModelVersion
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def upload(client: MlflowClient, experiment_id: str, trained: TrainedFolder, run
         with tempfile.TemporaryDirectory() as scratch:
             for name in trained.checksums:  # one call for all of them, and none of the others beside them
                 os.symlink((trained.folder / name).resolve(), Path(scratch) / name)
+            (Path(scratch) / MLMODEL).write_text(mlmodel_text(), encoding="utf-8")
             client.log_model_artifacts(model.model_id, scratch)
         finished = True
     finally:

@@ -137,6 +137,22 @@ def test_robustness_bought_with_clean_accuracy_is_refused():
     assert not decision.promote and "on clean wells Nuclei_Count may be worse" in decision.reason
 
 
+def test_a_mean_loss_below_delta_is_refused_while_its_bound_lies_above():
+    rows = [(f"P{plate}", f"A{well:02d}") for plate in range(4) for well in range(1, 9)]
+    old = pd.DataFrame(rows, columns=["plate", "well"]).assign(
+        clone=pd.NA, metric="Nuclei_Count", log_error=0.1, log_true=5.0
+    )
+    uneven = old.assign(log_error=np.where(old["plate"].isin(["P0", "P1"]), 0.1, 0.13))  # 0.015 in the mean
+    even = old.assign(log_error=0.115)
+    blurred = [old.assign(log_error=size, condition="defocus") for size in (0.5, 0.1)]
+    verdicts = [
+        decide(old, new, champion_corrupted=blurred[0], challenger_corrupted=blurred[1])
+        for new in (uneven, even)
+    ]
+    assert [verdict.promote for verdict in verdicts] == [False, True]
+    assert "clean wells Nuclei_Count may be worse by 0.035 (allowed 0.020)" in verdicts[0].reason
+
+
 def test_harm_under_another_condition_is_refused():
     rng = np.random.default_rng(2)
     clean = errors(rng, plate_sd=0.002)

@@ -93,13 +93,14 @@ def test_the_files_come_back_as_they_were_and_nothing_else(registry, tmp_path):
     registry.register(folder, "nuclei")
     back = registry.folder("nuclei", 1)
     assert {path.name for path in back.iterdir()} == {
+        "MLmodel",
         "config.json",
         "history.csv",
         "metrics.json",
         "weights.safetensors",
     }
-    for path in back.iterdir():
-        assert path.read_bytes() == (folder / path.name).read_bytes()
+    for name in ("config.json", "history.csv", "metrics.json", "weights.safetensors"):
+        assert (back / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_artefacts_lie_beside_the_database(registry, home, tmp_path):
@@ -353,6 +354,34 @@ def test_a_pickle_in_a_versions_folder_is_never_executed(registry, tmp_path):
     assert not exploded.exists()
     pickle.loads(bomb)
     assert exploded.exists()  # the bomb was live
+
+
+def test_mlflow_itself_predicts_with_a_version_through_named_code(registry, home, tmp_path, monkeypatch):
+    import mlflow.pyfunc
+
+    import cellabel.prediction
+
+    loaded = []
+
+    def load_model(folder):
+        loaded.append(folder)
+        return "model"
+
+    def predict_image(model, image, *, tile=None):
+        assert model == "model"
+        return image + (tile or 1)
+
+    monkeypatch.setattr(cellabel.prediction, "load_model", load_model, raising=False)
+    monkeypatch.setattr(cellabel.prediction, "predict_image", predict_image, raising=False)
+    registry.register(trained(tmp_path / "model"), "nuclei")
+    registry.promote("nuclei", 1, reason="first")
+    folder = registry.folder("nuclei")
+    model = mlflow.pyfunc.load_model(str(folder))
+    assert loaded == [folder]
+    np.testing.assert_array_equal(model.predict(np.zeros((2, 3))), np.ones((2, 3)))
+    np.testing.assert_array_equal(model.predict(np.zeros((4, 2, 3))), np.ones((4, 2, 3)))
+    with pytest.raises(InputError, match=r"\(7,\) is no image"):
+        model.predict(np.zeros(7))
 
 
 def test_weights_that_are_a_pickle_in_disguise_are_not_loaded(registry, tmp_path):
