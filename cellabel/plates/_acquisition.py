@@ -50,7 +50,7 @@ STORED_FORMAT = 1
 """Enters the content hash, so that plates are written anew when the way in which they are stored changes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Acquisition:
     """What a folder of images holds. Opening lists the files; asking for `issues` decodes them.
 

@@ -114,5 +114,5 @@ def _window(image: np.ndarray) -> dict[str, float]:
         lower, upper = float(image.min()), float(image.max())
     else:
         lower, upper = 0.0, float(np.iinfo(image.dtype).max)
-    start, end = (float(v) for v in np.percentile(image, (0.1, 99.9)))
+    start, end = (float(v) for v in np.percentile(image[::2, ::2], (0.1, 99.9)))
     return {"min": lower, "max": max(upper, lower + 1), "start": start, "end": max(end, start + 1e-6)}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PLATE_SUFFIX = ".zarr"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Field:
     """One field of view; its images are read when asked for.
 
@@ -95,7 +95,7 @@ class Field:
             ) from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Well:
     """One well: its fields by site."""
 
@@ -103,7 +103,7 @@ class Well:
     fields: dict[int, Field]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plate:
     """A stored plate; pixels are read when asked for.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -170,11 +171,12 @@ def _write_array(path: UPath, pixels: np.ndarray, chunks: tuple[int, ...], axes:
     import zarr
     from zarr.codecs import BloscCodec, BloscShuffle
 
+    chunks = tuple(min(chunk, side) for chunk, side in zip(chunks, pixels.shape, strict=True))
     array = zarr.create_array(
         zarr_location(path),
         shape=pixels.shape,
         dtype=pixels.dtype,
-        chunks=tuple(min(chunk, side) for chunk, side in zip(chunks, pixels.shape, strict=True)),
+        chunks=chunks,
         compressors=[
             BloscCodec(
                 cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle, typesize=pixels.dtype.itemsize
@@ -183,7 +185,11 @@ def _write_array(path: UPath, pixels: np.ndarray, chunks: tuple[int, ...], axes:
         dimension_names=axes,
         fill_value=0,
     )
-    array[...] = pixels
+    # Chunk by chunk: where one of several fails, zarr goes on writing the others while the folder is removed.
+    corners = (range(0, side, chunk) for side, chunk in zip(pixels.shape, chunks, strict=True))
+    for corner in product(*corners):
+        block = tuple(slice(start, start + chunk) for start, chunk in zip(corner, chunks, strict=True))
+        array[block] = pixels[block]
 
 
 def zarr_location(path: UPath) -> Any:
@@ -199,12 +205,20 @@ def _pyramid(stack: np.ndarray) -> list[np.ndarray]:
     """The images and at least one coarser level, each the mean of 2 × 2 pixels of the one before."""
     levels = [stack]
     while len(levels) < 2 or max(levels[-1].shape[1:]) > _SMALLEST_LEVEL:
-        last = levels[-1]
-        height, width = (side // 2 for side in last.shape[1:])
-        blocks = last[:, : 2 * height, : 2 * width].reshape(last.shape[0], height, 2, width, 2)
-        mean = blocks.mean(axis=(2, 4), dtype=np.float32 if last.dtype.itemsize < 4 else np.float64)
-        levels.append((np.rint(mean) if last.dtype.kind in "ui" else mean).astype(last.dtype))
+        levels.append(np.stack([_halved(plane) for plane in levels[-1]]))
     return levels
+
+
+def _halved(plane: np.ndarray) -> np.ndarray:
+    height, width = (side // 2 for side in plane.shape)
+    whole = plane.dtype.kind in "ui"
+    wider = np.int32 if whole and plane.dtype.itemsize < 4 else np.float64
+    wide: np.ndarray = plane[: 2 * height, : 2 * width].astype(wider)
+    rows: np.ndarray = wide[::2] + wide[1::2]
+    total: np.ndarray = rows[:, ::2] + rows[:, 1::2]
+    if total.dtype.kind == "i":
+        return ((total + 2) >> 2).astype(plane.dtype)
+    return (np.rint(total / 4) if whole else total / 4).astype(plane.dtype)
 
 
 def _label_pyramid(label: np.ndarray) -> list[np.ndarray]:

@@ -100,7 +100,7 @@ def bomb(path: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "the file is empty"),
-    "truncated": (truncate, "truncated|cannot be read"),
+    "truncated": (truncate, "truncated: it ends before the image does"),
     "text": (lambda path: path.write_text("well,site\nA01,1\n"), "cannot be read as an image"),
     "giant": (giant, "100000 × 100000 pixels"),
     "bomb": (bomb, "out of proportion"),

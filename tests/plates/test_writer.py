@@ -48,7 +48,7 @@ def test_labels_are_valid_ome_zarr_and_their_coarser_levels_hold_no_new_labels(t
     checked = ImageLabel.from_zarr(group["B/02/2/labels/er"])
     assert len(checked.ome_attributes.multiscales[0].datasets) >= 2
     coarse = np.asarray(group["B/02/2/labels/er/1"])
-    assert coarse.shape == (35, 45) and set(np.unique(coarse)) <= {0, 7, 300}
+    assert np.array_equal(coarse, label[:70:2, :90:2])
     assert group["B/02/2/labels"].attrs["ome"]["labels"] == ["er"]
 
 
