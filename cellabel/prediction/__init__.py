@@ -6,12 +6,16 @@ changes the result. Normalisation happens once, over the whole image.
 
 from cellabel.networks import OrganelleModel, load_model
 from cellabel.prediction._image import EMBEDDING_CELL_PX, Prediction, embed_image, predict_image
+from cellabel.prediction._plate import PlatePrediction, predict_field, predict_plate
 
 __all__ = [
     "EMBEDDING_CELL_PX",
     "OrganelleModel",
+    "PlatePrediction",
     "Prediction",
     "embed_image",
     "load_model",
+    "predict_field",
     "predict_image",
+    "predict_plate",
 ]

@@ -212,7 +212,7 @@ def _tile_side(network: UNet, pixels: int, tile: int | None) -> int:
 
 
 def _cells(bottleneck: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
-    """Means (n, d) of a bottleneck (d, h, w) over cells of about `EMBEDDING_CELL_PX`, nearly equal in size."""
+    """Means (n, d) of a bottleneck (d, h, w) over cells of about `EMBEDDING_CELL_PX`, nearly equal."""
     edges = []
     for length in bottleneck.shape[1:]:
         count = max(1, round(length * stride / EMBEDDING_CELL_PX))

@@ -100,7 +100,9 @@ def train(
             progress=progress,
         )
         metrics = _final_metrics(fitting, dataset, precision)
-    model = OrganelleModel(fitting.network, _model_config(dataset, config, losses, precision)).eval()
+    model = OrganelleModel(
+        fitting.network, _model_config(fitting.network, dataset, config, losses, precision)
+    ).eval()
     return _keep(model, dataset, metrics, fitting.history, result)
 
 
@@ -164,11 +166,11 @@ def _network_arguments(config: TrainingConfig) -> dict[str, Any]:
 
 
 def _model_config(
-    dataset: Dataset, config: TrainingConfig, losses: dict[str, float], precision: str
+    network: UNet, dataset: Dataset, config: TrainingConfig, losses: dict[str, float], precision: str
 ) -> dict[str, Any]:
     arbitrary = not dataset.binary and set(losses) <= SCALE_BLIND
     return {
-        "network": UNet(**_network_arguments(config)).config,
+        "network": network.config,
         "organelle": dataset.organelle,
         "target": dataset.recipe.target,
         "target_scale": dataset.target_scale,

@@ -1,0 +1,144 @@
+"""Nuclei from real bright field: pixel Pearson and count error on positions that were not trained on.
+
+    python tests/benchmarks/real_nuclei.py [--experiment 210930MA20] [--folds 3] [setting=value …]
+
+Three folds that leave positions out, then a final fit on everything. A count error is judged against the best
+constant predictor, which is told the median count of these very fields.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tifffile
+
+from cellabel.datasets import build_dataset
+from cellabel.prediction import predict_image
+from cellabel.segmentation import segment
+from cellabel.training import TrainingConfig, train
+
+DATA = Path(os.environ.get("CELLABEL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+PIXEL_SIZE_UM = 0.65
+ROLES = {"transmitted": "bf", "nuclei": "nuc"}
+
+
+@dataclass
+class RealField:
+    """One time point of a position."""
+
+    stem: str
+    roles: tuple[str, ...] = tuple(ROLES)
+
+    def image(self, role: str) -> np.ndarray:
+        return tifffile.imread(f"{self.stem}_{ROLES[role]}.tif")
+
+
+@dataclass
+class Position:
+    """A position stands for a well: its time points are one place."""
+
+    fields: dict[int, RealField] = field(default_factory=dict)
+
+
+@dataclass
+class Experiment:
+    """All fields of one experiment, in the form of a plate."""
+
+    plate_id: str
+    content_hash: str = "real"
+    pixel_size_um: float | None = PIXEL_SIZE_UM
+    plan: pd.DataFrame | None = None
+    wells: dict[str, Position] = field(default_factory=dict)
+
+    @property
+    def quarantined(self) -> pd.DataFrame:
+        return pd.DataFrame(columns=["Metadata_Well", "Metadata_Site", "reason"])
+
+
+def open_experiment(name: str, folder: Path) -> Experiment:
+    """The fields `<name>_p<position>_t<time>_z001_bf.tif` with their nuclei."""
+    experiment = Experiment(name)
+    for path in sorted(folder.glob(f"{name}_p*_bf.tif")):
+        found = re.search(r"_p(\d+)_t(\d+)_", path.name)
+        position = experiment.wells.setdefault(f"A{int(found[1]):02d}", Position())
+        position.fields[int(found[2])] = RealField(str(path).removesuffix("_bf.tif"))
+    return experiment
+
+
+def count(image: np.ndarray) -> int:
+    return int(segment(image, "nuclei", pixel_size_um=PIXEL_SIZE_UM).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", default="210930MA20")
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--no-final", action="store_true", help="leave the final fit out")
+    parser.add_argument("settings", nargs="*", help="training settings, name=value (JSON)")
+    arguments = parser.parse_args()
+    folder = DATA / "aisegcell" / "fig10"
+    if not folder.is_dir():
+        sys.exit(f"The real images are not at {folder}; set CELLABEL_TEST_DATA.")
+    settings = dict(pair.split("=", 1) for pair in arguments.settings)
+    config = TrainingConfig(modality="other", **{name: _value(text) for name, text in settings.items()})
+    dataset = build_dataset([open_experiment(arguments.experiment, folder)], "nuclei", folds=arguments.folds)
+    start, cpu, rows = time.perf_counter(), time.process_time(), []
+    for index in range(arguments.folds):
+        fold = dataset.fold(index)
+        result = train(fold, config)
+        for sample in fold.test:
+            predicted, true = predict_image(result.model, fold.raw(sample)), fold.target(sample)
+            pearson = np.corrcoef(predicted.ravel(), true.ravel())[0, 1]
+            rows.append((index, sample.well, sample.site, pearson, count(true), count(predicted)))
+        print(f"fold {index + 1}: {time.perf_counter() - start:.0f} s", flush=True)
+    if not arguments.no_final:
+        train(dataset, config)
+    table = pd.DataFrame(rows, columns=["fold", "position", "time", "pearson", "count", "predicted_count"])
+    report(table, time.perf_counter() - start, time.process_time() - cpu)
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def report(table: pd.DataFrame, seconds: float, cpu_seconds: float) -> None:
+    """Prints one row a field and what it comes to."""
+    print(table.to_string(index=False, float_format="%.3f"))
+    errors = (table["predicted_count"] - table["count"]).abs()
+    best_constant = (table["count"] - table["count"].median()).abs().mean()
+    positions = table.groupby("position")["pearson"].mean()
+    print(
+        json.dumps(
+            {
+                "fields": len(table),
+                "positions": len(positions),
+                "pearson_mean": round(float(table["pearson"].mean()), 4),
+                "pearson_range": [
+                    round(float(table["pearson"].min()), 4),
+                    round(float(table["pearson"].max()), 4),
+                ],
+                "pearson_position_sd": round(float(positions.std()), 4),
+                "count_mean_absolute_error": round(float(errors.mean()), 2),
+                "count_error_share": round(float(errors.mean() / table["count"].mean()), 4),
+                "best_constant_error": round(float(best_constant), 2),
+                "seconds": round(seconds),
+                "cpu_seconds": round(cpu_seconds),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
