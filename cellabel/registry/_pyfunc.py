@@ -42,7 +42,7 @@ class ImagePredictor:
             params: `tile`, as in `predict_image`.
 
         Returns:
-            The same shape, float32.
+            The same shape, float32: stain units, or a probability where the model is binary.
 
         Raises:
             InputError: the input is no image and no stack of images.
@@ -56,8 +56,9 @@ class ImagePredictor:
             )
         tile = (params or {}).get("tile")
         stack = images[None] if images.ndim == 2 else images
-        found = np.stack([np.asarray(predict_image(self.model, image, tile=tile)) for image in stack])
-        return (found[0] if images.ndim == 2 else found).astype(np.float32)
+        found = np.stack([predict_image(self.model, image, tile=tile) for image in stack])
+        scaled = (found * self.model.target_scale).astype(np.float32)
+        return scaled[0] if images.ndim == 2 else scaled
 
 
 def _load_pyfunc(path: str) -> ImagePredictor:

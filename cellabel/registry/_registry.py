@@ -236,7 +236,8 @@ class ModelRegistry:
         """
         from cellabel.prediction import load_model
 
-        return load_model(self.folder(organelle, which))
+        version = self.version(organelle, which)
+        return load_model(self._verified_folder(version), name=version.name, version=str(version.version))
 
     def compare(self, organelle: str, *which: str | int) -> pd.DataFrame:
         """Metrics side by side.

@@ -356,42 +356,63 @@ def test_a_pickle_in_a_versions_folder_is_never_executed(registry, tmp_path):
     assert exploded.exists()  # the bomb was live
 
 
-def test_mlflow_itself_predicts_with_a_version_through_named_code(registry, home, tmp_path, monkeypatch):
+@pytest.fixture
+def network_folder(tmp_path):
+    """A small network as a training keeps it, with its model."""
+    from cellabel.networks import OrganelleModel, UNet, save_model
+
+    shape = {"base_channels": 4, "depth": 2}
+    config = {
+        "network": shape,
+        "organelle": "nuclei",
+        "target": "continuous",
+        "target_scale": 200.0,
+        "pixel_size_um": 0.65,
+        "intensity_units": "stain",
+    }
+    model = OrganelleModel(UNet(**shape), config).eval()
+    folder = tmp_path / "network"
+    folder.mkdir()
+    save_model(model, folder)
+    return folder, model
+
+
+def test_a_loaded_model_knows_its_version_and_predicts_what_the_trained_one_did(registry, network_folder):
+    from cellabel.prediction import predict_image
+
+    folder, model = network_folder
+    registry.register(folder, "nuclei")
+    registry.promote("nuclei", 1, reason="first")
+    loaded = registry.load("nuclei", "champion")
+    assert (loaded.name, loaded.version, loaded.organelle) == ("cellabel-nuclei", "1", "nuclei")
+    image = np.random.default_rng(0).normal(size=(24, 40))
+    np.testing.assert_array_equal(predict_image(loaded, image), predict_image(model, image))
+
+
+def test_mlflow_itself_predicts_with_a_version_through_named_code(registry, network_folder):
     import mlflow.pyfunc
 
-    import cellabel.prediction
+    from cellabel.prediction import predict_image
 
-    loaded = []
-
-    def load_model(folder):
-        loaded.append(folder)
-        return "model"
-
-    def predict_image(model, image, *, tile=None):
-        assert model == "model"
-        return image + (tile or 1)
-
-    monkeypatch.setattr(cellabel.prediction, "load_model", load_model, raising=False)
-    monkeypatch.setattr(cellabel.prediction, "predict_image", predict_image, raising=False)
-    registry.register(trained(tmp_path / "model"), "nuclei")
-    registry.promote("nuclei", 1, reason="first")
-    folder = registry.folder("nuclei")
-    model = mlflow.pyfunc.load_model(str(folder))
-    assert loaded == [folder]
-    np.testing.assert_array_equal(model.predict(np.zeros((2, 3))), np.ones((2, 3)))
-    np.testing.assert_array_equal(model.predict(np.zeros((4, 2, 3))), np.ones((4, 2, 3)))
-    with pytest.raises(InputError, match=r"\(7,\) is no image"):
-        model.predict(np.zeros(7))
-
-
-def test_weights_that_are_a_pickle_in_disguise_are_not_loaded(registry, tmp_path):
-    folder, exploded = trained(tmp_path / "model"), tmp_path / "exploded"
-    (folder / "weights.safetensors").write_bytes(pickle.dumps(Bomb(exploded)))
+    folder, model = network_folder
     registry.register(folder, "nuclei")
-    prediction = pytest.importorskip("cellabel.prediction")
-    if not hasattr(prediction, "load_model"):
-        pytest.skip("cellabel.prediction has no load_model")
-    with pytest.raises(InputError):
+    image = np.random.default_rng(0).normal(size=(24, 40))
+    expected = predict_image(model, image) * np.float32(200)
+    served = mlflow.pyfunc.load_model(str(registry.folder("nuclei", 1)))
+    np.testing.assert_allclose(served.predict(image), expected, rtol=1e-6)
+    np.testing.assert_allclose(served.predict(image[None]), expected[None], rtol=1e-6)
+    with pytest.raises(InputError, match=r"\(7,\) is no image"):
+        served.predict(np.zeros(7))
+
+
+def test_weights_that_are_a_pickle_in_disguise_are_not_loaded(registry, network_folder, tmp_path):
+    folder, exploded = network_folder[0], tmp_path / "exploded"
+    (folder / "weights.safetensors").write_bytes(pickle.dumps(Bomb(exploded)))
+    config = json.loads((folder / "config.json").read_text())
+    del config["weights_sha256"]
+    (folder / "config.json").write_text(json.dumps(config))
+    registry.register(folder, "nuclei")
+    with pytest.raises(InputError, match="do not fit the network"):
         registry.load("nuclei", 1)
     assert not exploded.exists()
 
