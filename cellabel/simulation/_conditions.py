@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +17,6 @@ from cellabel.simulation._plan import plate_format, well_position
 from cellabel.simulation._randomness import stream
 
 __all__ = ["Instrument", "draw_conditions", "draw_instrument"]
-
-CENTRED = tuple(VARIANCE_COMPONENTS)
-"""Nuisances that a condition holds as an offset (or a logarithm) about the nominal value."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +90,46 @@ def _levels(name: str, stain: str, microscope: Microscope, seed: int, well: str,
 
 
 @dataclass(frozen=True)
-class _Edge:
-    """What the wells at the plate's border suffer, drawn once a plate; less where wells are large."""
+class _Layout:
+    """What position does to a well: the plane of focus, the border and the meniscus, drawn once a plate."""
 
-    density: float
-    medium_index: float
-    focus_um: float
+    rows: int
+    columns: int
+    slope_um: tuple[float, float]
+    edge_density: float
+    edge_index: float
+    edge_focus_um: float
 
     @classmethod
-    def draw(cls, seed: int, n_wells_of_format: int, physics: Physics) -> _Edge:
+    def draw(cls, wells: Sequence[str], seed: int, physics: Physics) -> _Layout:
+        rows, columns = plate_format(wells)
+        rng = stream("plane", seed)
+        slope, direction = float(rng.uniform(*physics.focus_plane_um)), float(rng.uniform(0.0, 2 * np.pi))
         rng = stream("edge", seed)
-        scale = 1.0 if n_wells_of_format >= 96 else physics.edge_large_wells
+        # large wells are imaged far from their wall
+        scale = 1.0 if rows * columns >= 96 else physics.edge_large_wells
         return cls(
-            density=scale * float(rng.uniform(*physics.edge_density)),
-            medium_index=scale * float(rng.uniform(*physics.edge_index)),
-            focus_um=scale * float(rng.uniform(*physics.edge_focus_um) * rng.choice([-1.0, 1.0])),
+            rows,
+            columns,
+            slope_um=(slope * float(np.cos(direction)), slope * float(np.sin(direction))),
+            edge_density=scale * float(rng.uniform(*physics.edge_density)),
+            edge_index=scale * float(rng.uniform(*physics.edge_index)),
+            edge_focus_um=scale * float(rng.uniform(*physics.edge_focus_um) * rng.choice([-1.0, 1.0])),
         )
+
+    def well(self, name: str, seed: int, physics: Physics) -> dict[str, Any]:
+        """Offsets of one well: focus_um, medium_index, bias_deg, and the factor on its density."""
+        row, column = well_position(name)
+        x, y = column / max(self.columns - 1, 1) - 0.5, row / max(self.rows - 1, 1) - 0.5
+        border = row in (0, self.rows - 1) or column in (0, self.columns - 1)
+        return {
+            "edge": border,
+            "position_x": x,
+            "focus_um": x * self.slope_um[0] + y * self.slope_um[1] + border * self.edge_focus_um,
+            "medium_index": border * self.edge_index,
+            "bias_deg": physics.meniscus_deg * float(stream("meniscus", seed, name).uniform(-1.0, 1.0)),
+            "density": 1 + border * self.edge_density,
+        }
 
 
 def draw_conditions(
@@ -127,53 +150,27 @@ def draw_conditions(
     """
     physics = family_of(microscope.family)
     wells = list(plan["Metadata_Well"])
-    rows_of_plate, columns_of_plate = plate_format(wells)
-    edge = _Edge.draw(seed, rows_of_plate * columns_of_plate, physics)
-    plane_rng = stream("plane", seed)
-    slope_um, direction = (
-        float(plane_rng.uniform(*physics.focus_plane_um)),
-        float(plane_rng.uniform(0.0, 2 * np.pi)),
-    )
+    layout = _Layout.draw(wells, seed, physics)
     bleaching = float(stream("bleaching", seed).uniform(*physics.bleaching))
     rows = []
     for well in wells:
-        row, column = well_position(well)
-        at = (column / max(columns_of_plate - 1, 1) - 0.5, row / max(rows_of_plate - 1, 1) - 0.5)
-        border = row in (0, rows_of_plate - 1) or column in (0, columns_of_plate - 1)
-        meniscus = float(stream("meniscus", seed, well).uniform(-1.0, 1.0))
+        place = layout.well(well, seed, physics)
         for site in range(1, sites + 1):
-            drawn = {
-                name: _levels(name, "", microscope, seed, well, site)
-                for name in CENTRED
-                if name != "stain_yield"
-            }
-            plane = slope_um * (at[0] * np.cos(direction) + at[1] * np.sin(direction))
-            rows.append(
-                {
-                    "Metadata_Well": well,
-                    "Metadata_Site": site,
-                    "edge": border,
-                    "position_x": at[0],
-                    "focus_um": drawn["focus_um"] + plane + border * edge.focus_um,
-                    "lamp": float(np.exp(drawn["lamp"])),
-                    "bias_deg": drawn["bias_deg"] + 5.0 * meniscus,
-                    "medium_index": drawn["medium_index"] + border * edge.medium_index,
-                    "density": float(np.exp(drawn["density"]) * (1 + border * edge.density))
-                    * culture.density,
-                    "background": float(np.exp(drawn["background"])),
-                    **{
-                        f"yield_{stain}": culture.stain_yield
-                        * float(np.exp(_levels("stain_yield", stain, microscope, seed, well, site)))
-                        * (1 - bleaching) ** (site - 1)
-                        for stain in STAINS
-                    },
-                }
-            )
-    conditions = pd.DataFrame(rows)
-    conditions = conditions.assign(
+            row = {"Metadata_Well": well, "Metadata_Site": site, **place}
+            for name in ("focus_um", "bias_deg", "medium_index"):
+                row[name] += _levels(name, "", microscope, seed, well, site)
+            for name in ("lamp", "density", "background"):
+                row[name] = row.get(name, 1.0) * math.exp(_levels(name, "", microscope, seed, well, site))
+            row["density"] *= culture.density
+            for stain in STAINS:
+                log_yield = _levels("stain_yield", stain, microscope, seed, well, site)
+                bleached = (1 - bleaching) ** (site - 1)
+                row[f"yield_{stain}"] = culture.stain_yield * math.exp(log_yield) * bleached
+            rows.append(row)
+    conditions = pd.DataFrame(rows).assign(
         drift=0.0, dust=0.0, vibration_um=0.0, condenser=1.0, decentre=0.0, camera_deg=0.0, mirror=False,
-        new_clone=0.0, passages=0.0, dead=0.0, motion_um_min=0.0 if culture.fixed else 0.2,
-        unfixed=not culture.fixed,
+        new_clone=0.0, passages=0.0, dead=0.0, unfixed=not culture.fixed,
+        motion_um_min=0.0 if culture.fixed else physics.living_motion_um_min,
     )  # fmt: skip
     for drift in drifts:
         weight = conditions["Metadata_Well"].map(drift_weights(drift, wells)).to_numpy(float)
@@ -204,8 +201,3 @@ def _apply(conditions: pd.DataFrame, drift: Drift, weight: np.ndarray, physics: 
     else:
         conditions["motion_um_min"] += size
         conditions.loc[weight > 0, "unfixed"] = True
-
-
-def instrument_record(instrument: Instrument) -> dict[str, object]:
-    """The instrument as plain data for parameters.json."""
-    return asdict(instrument)

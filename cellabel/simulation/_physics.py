@@ -79,6 +79,7 @@ class Physics:
     edge_index: Range = (0.001, 0.003)
     edge_density: Range = (-0.2, 0.2)
     edge_large_wells: float = 0.25
+    meniscus_deg: float = 5.0
     # transmitted light
     dic_wavelength_um: float = 0.546
     medium_index: float = 1.337
@@ -106,8 +107,8 @@ class Physics:
     golgi_index: Range = (0.005, 0.008)
     golgi_extent_um: Range = (3.5, 5.0)
     golgi_thickness_um: float = 2.5
-    golgi_angle_sd: float = 0.25
-    golgi_diffuse: float = 0.20
+    golgi_angle_sd: float = 0.20
+    golgi_diffuse: float = 0.30
     lookalikes_per_cell: float = 0.5
     nucleus_offset: float = 0.24
     # what the stains show
@@ -141,9 +142,11 @@ class Physics:
     offset_counts: float = 100.0
     electrons_per_count: float = 0.46
     full_well_electrons: float = 30_000.0
-    # fixation: area and index of fixed cells relative to living ones
+    # fixation: area and index of fixed cells relative to living ones, which move and round up
     fixed_area: Range = (0.85, 0.95)
     fixed_index: Range = (1.1, 1.3)
+    living_motion_um_min: float = 0.2
+    living_rounded: float = 0.05
 
 
 _A = Physics()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cellabel.errors import InputError
 from cellabel.simulation._cells import FieldBiology, draw_cells
 from cellabel.simulation._clones import Clone, draw_clone
-from cellabel.simulation._conditions import draw_conditions, draw_instrument
+from cellabel.simulation._conditions import Instrument, draw_conditions, draw_instrument
 from cellabel.simulation._drifts import Drift, read_drifts
 from cellabel.simulation._imaging import Station, expose_field, make_station
 from cellabel.simulation._keywords import Culture, Microscope, read_keywords
@@ -30,7 +30,7 @@ from cellabel.simulation._physics import STAINS, VARIANCE_COMPONENTS, Physics, f
 from cellabel.simulation._plan import draw_plan, well_names
 from cellabel.simulation._randomness import stream
 from cellabel.simulation._scene import render_scene
-from cellabel.simulation._truth import FieldTruth, field_truth, well_truth
+from cellabel.simulation._truth import FieldTruth, field_truth, records, well_truth
 
 __all__ = ["SimulatedPlate", "simulate_plate"]
 
@@ -176,18 +176,25 @@ def _write(run: _Run, scratch: Path, target: Path, workers: int) -> SimulatedPla
     replaced = (plan["role"] == "sample") & (plan["Metadata_Well"].map(novel) > 0)
     plan.loc[replaced, "clone"] += "-NEW"
     station = make_station(run.microscope, run.physics, instrument, run.size, run.seed)
-    jobs = [
-        {**row, **well} for row in fields.to_dict("records") for well in _rows_of(plan, row["Metadata_Well"])
-    ]
+    by_well = {row["Metadata_Well"]: row for row in records(plan)}
+    jobs = [{**row, **by_well[row["Metadata_Well"]]} for row in records(fields)]
     with ThreadPoolExecutor(workers) as pool:
         truths = list(pool.map(lambda job: _field(run, station, job, scratch), jobs))
     fields.insert(0, "Metadata_Plate", run.plate_id)
     cells = pd.concat([truth.cells for truth in truths], ignore_index=True)
     wells = well_truth(plan, cells, truths, run.plate_id, run.seed, lambda row: _clone(run, row), run.physics)
-    acquired_at = run.microscope.acquired_at or _FIRST_DAY + timedelta(
-        days=run.seed % 3650, minutes=7 * (run.seed % 60)
-    )
-    parameters = {
+    parameters = _parameters(run, instrument)
+    plan.to_csv(scratch / "plate_plan.csv", index=False)
+    for name, table in (("cells", cells), ("wells", wells), ("fields", fields)):
+        table.to_csv(scratch / "truth" / f"{name}.csv", index=False, float_format="%.6g")
+    _write_json(scratch / "truth" / "parameters.json", parameters)
+    _write_json(scratch / "acquisition.json", _acquisition(run))
+    return SimulatedPlate(run.plate_id, target, plan, cells, wells, fields, parameters)
+
+
+def _parameters(run: _Run, instrument: Instrument) -> dict[str, Any]:
+    """Everything that decided the plate, as plain data."""
+    return {
         "plate_id": run.plate_id,
         "parameters_hash": parameters_hash(run.microscope.family),
         "seed": run.seed,
@@ -201,20 +208,12 @@ def _write(run: _Run, scratch: Path, target: Path, workers: int) -> SimulatedPla
         "physics": asdict(run.physics),
         "variance_components": {name: asdict(component) for name, component in VARIANCE_COMPONENTS.items()},
     }
-    plan.to_csv(scratch / "plate_plan.csv", index=False)
-    for name, table in (("cells", cells), ("wells", wells), ("fields", fields)):
-        table.to_csv(scratch / "truth" / f"{name}.csv", index=False, float_format="%.6g")
-    _write_json(scratch / "truth" / "parameters.json", parameters)
-    _write_json(scratch / "acquisition.json", _acquisition(run, acquired_at))
-    return SimulatedPlate(run.plate_id, target, plan, cells, wells, fields, parameters)
 
 
-def _rows_of(plan: pd.DataFrame, well: str) -> list[dict[str, Any]]:
-    rows = plan[plan["Metadata_Well"] == well].to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in rows]
-
-
-def _acquisition(run: _Run, acquired_at: datetime) -> dict[str, Any]:
+def _acquisition(run: _Run) -> dict[str, Any]:
+    """What the microscope would say of the acquisition; later seeds were acquired later."""
+    after = timedelta(days=run.seed % 3650, minutes=7 * (run.seed % 60))
+    acquired_at = run.microscope.acquired_at or _FIRST_DAY + after
     channels = {f"w{i}": role for i, role in enumerate(("transmitted", *run.stains), start=1)}
     return {
         "plate_id": run.plate_id,
@@ -257,7 +256,7 @@ def _biology(run: _Run, job: Mapping[str, Any], clone: Clone, station: Station) 
         extent_um=station.grid.n * station.grid.fine_um,
         confluence=run.culture.confluence * float(job["density"]) * growth,
         dead=max(dead, float(job["dead"])),
-        rounded=min(rounded + 0.05 * living, 1.0),
+        rounded=rounded + physics.living_rounded * living,
         doublets=doublets,
         area_factor=1.0 if living else area,
         index_factor=1.0 if living else index,

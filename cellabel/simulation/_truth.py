@@ -16,7 +16,7 @@ from cellabel.simulation._physics import STAINS, Physics
 from cellabel.simulation._randomness import stream
 from cellabel.simulation._scene import Scene
 
-__all__ = ["FieldTruth", "field_truth", "well_truth"]
+__all__ = ["FieldTruth", "field_truth", "records", "well_truth"]
 
 GOLGI_LEVEL = 0.25
 """Share of a bright Golgi above which a pixel counts as Golgi."""
@@ -110,7 +110,8 @@ def _cell_table(
     return table
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, by column name."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
@@ -130,7 +131,7 @@ def well_truth(
     """
     sites = len(truths) // len(plan)
     rows = []
-    for i, well in enumerate(_records(plan)):
+    for i, well in enumerate(records(plan)):
         here = cells[cells["Metadata_Well"] == well["Metadata_Well"]]
         alive = here[~here["dead"]]
         row = {"Metadata_Plate": plate_id, **{key: well[key] for key in ("Metadata_Well", "clone", "role")}}

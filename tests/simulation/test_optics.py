@@ -61,7 +61,7 @@ def test_an_empty_field_shows_the_bias_and_the_extinction():
 
 def test_the_sum_over_the_condenser_is_the_equation_written_out():
     phase, shear_um, bias, z, aperture, wavelength = smooth_phase(64), 0.25, np.radians(80), 1.2, 0.6, 0.546
-    source = condenser_points(9, 0.3, wavelength)
+    source = [(0.0, 0.0, 0.3), (0.35, 0.1, 0.5), (-0.2, 0.45, 0.2)]  # of no symmetry, which hides signs
     image = dic_image(
         phase,
         pixel_size_um=PIXEL_UM,
