@@ -267,6 +267,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
     assert len(list(import_plate(large, tmp_path / "store").fields())) == 4
 
 
+def files(folder: Path) -> list[str]:
+    return [name for _, _, names in os.walk(folder) for name in names]
+
+
 def test_an_import_killed_at_any_moment_leaves_the_old_plate_or_none_and_the_next_one_completes(
     metaxpress: Folder, tmp_path: Path
 ) -> None:
@@ -275,30 +279,30 @@ def test_an_import_killed_at_any_moment_leaves_the_old_plate_or_none_and_the_nex
     folder = metaxpress(wells=("A01", "A02", "B01", "B02"), size=256)
     store = tmp_path / "store"
 
-    def run(into: Path, seconds: float | None = None) -> float:
+    def run(into: Path, kill_at: float = float("inf")) -> bool:
+        """Import in a child, killed once it has written so many files; whether it was."""
         child = children.Process(target=import_plate, args=(folder, into))
         child.start()
-        start = time.monotonic()
-        child.join(seconds)
-        if child.is_alive():
-            child.kill()
-            child.join()
-        return time.monotonic() - start
+        while child.is_alive():
+            if len(files(into)) >= kill_at:
+                child.kill()
+            time.sleep(0.001)
+        child.join()
+        return child.exitcode != 0
 
-    run(tmp_path / "warm")
-    duration = run(tmp_path / "reference")
+    run(tmp_path / "reference")
     reference = open_plate(tmp_path / "reference", "P1")
+    total = len(files(tmp_path / "reference"))
     chance = random.Random(0)
-    killed = 0
-    for _ in range(5):
-        run(store, chance.uniform(0.05, 0.9) * duration)
-        if not (store / "P1" / "record.json").exists():
-            killed += 1
+    assert run(store, kill_at=5)
+    for moment in [chance.random() for _ in range(4)]:
+        run(store, kill_at=moment * total)
+        if (store / "P1" / "record.json").exists():
+            assert digest(open_plate(store, "P1").path) == digest(reference.path)
+            shutil.rmtree(store)
+        else:
             with pytest.raises(InputError, match="no plate"):
                 open_plate(store, "P1")
-        else:
-            assert digest(open_plate(store, "P1").path) == digest(reference.path)
-    assert killed >= 1, "no child was killed before it was done"
     plate = import_plate(folder, store)
     assert digest(plate.path) == digest(reference.path)
     left = [name for name in os.listdir(store / "P1") if name not in (plate.path.parent.name, "record.json")]
