@@ -13,8 +13,10 @@ from cellabel.preprocessing._images import require_image
 
 __all__ = ["disk", "opening", "rolling_ball", "subtract_background", "white_tophat"]
 
-SHRUNK_RADIUS = 12.0
-"""Radius, px, to which large structuring elements are shrunk before they are moved over the image."""
+SHRUNK_BALL = 17.0
+"""Radius, px, to which a large ball is shrunk before it is rolled."""
+SHRUNK_DISK = 12.0
+"""Radius, px, to which the disk under a smooth background is shrunk."""
 
 
 def disk(radius: float) -> NDArray[np.uint8]:
@@ -66,8 +68,8 @@ def opening(image: ArrayLike, radius: float) -> NDArray[Any]:
 def rolling_ball(image: ArrayLike, radius: float) -> NDArray[Any]:
     """Height of a ball rolled under the image's surface: the background, fast.
 
-    The ball is moved over a copy that is shrunk by taking minima, so that its radius there is about 12 px,
-    and the result is enlarged smoothly. A radius below 24 px is computed as it is.
+    The ball is moved over a copy that is shrunk by taking minima, so that its radius there is about 17 px,
+    and the result is enlarged smoothly. A radius below 26 px is computed as it is.
 
     Args:
         image: (H, W), any units; the ball is as high in these units as it is wide in pixels.
@@ -83,7 +85,7 @@ def rolling_ball(image: ArrayLike, radius: float) -> NDArray[Any]:
     """
     array = require_image(image)
     _require_radius(radius)
-    factor = max(1, round(radius / SHRUNK_RADIUS))
+    factor = max(1, round(radius / SHRUNK_BALL))
     work = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
     if factor == 1:
         background = _ball_minimum(work, radius, 1)
@@ -113,7 +115,7 @@ def subtract_background(image: ArrayLike, radius: float) -> NDArray[np.float32]:
     """
     array = require_image(image).astype(np.float32)
     _require_radius(radius)
-    factor = max(1, int(radius / SHRUNK_RADIUS))
+    factor = max(1, int(radius / SHRUNK_DISK))
     size = (max(1, array.shape[1] // factor), max(1, array.shape[0] // factor))
     small = cv2.resize(array, size, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 1.0, borderType=cv2.BORDER_REFLECT)
@@ -139,17 +141,20 @@ def _disk_extremum(array: NDArray[Any], radius: float, *, lowest: bool) -> NDArr
         operation = cv2.erode if lowest else cv2.dilate
         return np.asarray(operation(array, disk(radius)))
     pick = np.minimum if lowest else np.maximum
+    limits = np.iinfo(array.dtype) if array.dtype.kind in "iu" else np.finfo(array.dtype)
+    # A frame that never wins: a run that begins outside must still be found by the shifts that build on it.
+    padded = np.pad(array, reach, constant_values=limits.max if lowest else limits.min)
     extent: dict[int, list[int]] = {}
     for row in range(reach + 1):
-        extent.setdefault(int(np.sqrt(radius**2 - row**2)), []).append(row)
-    result, run, half = array.copy(), array, 0
+        extent.setdefault(min(int(np.sqrt(radius**2 - row**2)), reach), []).append(row)
+    result, run, half = padded.copy(), padded, 0
     for wanted in sorted(extent):
         while half < wanted:
             step = min(wanted - half, 2 * half + 1)
             run, half = _shifted(run, step, 1, pick, run), half + step
         for row in extent[wanted]:
             result = _shifted(run, row, 0, pick, result)
-    return result
+    return result[reach : reach + array.shape[0], reach : reach + array.shape[1]]
 
 
 def _shifted(source: NDArray[Any], step: int, axis: int, pick: Any, start: NDArray[Any]) -> NDArray[Any]:

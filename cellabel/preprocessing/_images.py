@@ -126,7 +126,7 @@ def background_and_noise(image: NDArray[Any], bins: int = 1024) -> Background:
     return Background(low + (mode + 0.5) * width, float(max(spread, 0.5)) * width)
 
 
-def otsu_bin(counts: NDArray[np.float64]) -> int:
+def otsu_bin(counts: NDArray[Any]) -> int:
     """The bin after which Otsu's method cuts a histogram (largest variance between the two classes)."""
     weights = np.cumsum(counts)
     moments = np.cumsum(counts * np.arange(counts.size))
@@ -137,7 +137,7 @@ def otsu_bin(counts: NDArray[np.float64]) -> int:
     return int(np.argmax(between))
 
 
-def _smoothed_mode(counts: NDArray[np.float64]) -> int:
+def _smoothed_mode(counts: NDArray[Any]) -> int:
     """The fullest bin of a histogram after a running mean of 1 % of its occupied width."""
     occupied = np.flatnonzero(counts)
     if occupied.size == 0:
