@@ -63,4 +63,4 @@ def _logarithm(wells: pd.DataFrame, name: str) -> pd.Series:
         values = values / wells[below].astype(float).where(wells[below] > 0)
     positive = values[values > 0]
     floor = float(positive.min()) / 2 if len(positive) else np.nan
-    return np.log(values.where((values > 0) | values.isna(), floor))
+    return values.where((values > 0) | values.isna(), floor).map(np.log)
