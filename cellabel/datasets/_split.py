@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -91,17 +92,19 @@ def draw_validation(samples: Sequence[FieldSample], seed: int) -> tuple[list[Fie
         InputError: fewer than two groups.
     """
     by_clone = _clones_known(samples)
-    candidates = {_group(s, by_clone) for s in samples if s.role not in CONTROL_ROLES}
-    groups = sorted(candidates, key=lambda group: _rank(seed, "validation", group))
-    if len(groups) < 2 and by_clone:
+    candidates = [sample for sample in samples if sample.role not in CONTROL_ROLES]
+    if by_clone and len({sample.clone for sample in candidates}) < 2:
         by_clone = False
-        candidates = {_group(s, by_clone) for s in samples if s.role not in CONTROL_ROLES}
-        groups = sorted(candidates, key=lambda group: _rank(seed, "validation", group))
-    if len(groups) < 2:
+    sizes = Counter(_group(sample, by_clone) for sample in candidates)
+    if len(sizes) < 2:
         raise InputError(
-            f"{len(groups)} well is left to train and validate on beside the test; label more wells."
+            f"{len(sizes)} well is left to train and validate on beside the test; label more wells."
         )
-    chosen = set(groups[: max(1, round(VALIDATION_SHARE * len(groups)))])
+    count = max(1, round(VALIDATION_SHARE * len(sizes)))
+    # Where one group is already more than the share, it had better be a small one.
+    few = count > VALIDATION_SHARE * len(sizes)
+    ranked = sorted(sizes, key=lambda group: (sizes[group] * few, _rank(seed, "validation", group)))
+    chosen = set(ranked[:count])
     train = [sample for sample in samples if _group(sample, by_clone) not in chosen]
     return train, [sample for sample in samples if _group(sample, by_clone) in chosen]
 

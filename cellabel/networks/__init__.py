@@ -4,7 +4,7 @@ A network maps (N, 1, H, W) of any size to the same size. `OrganelleModel` adds 
 and kind; `save_model` and `load_model` keep it as safetensors and JSON, never as a pickle.
 """
 
-from cellabel.networks._autoencoder import ConvAutoencoder
+from cellabel.networks._autoencoder import ConvAutoencoder, load_encoder, save_encoder
 from cellabel.networks._model import CONFIG_NAME, WEIGHTS_NAME, OrganelleModel, load_model, save_model
 from cellabel.networks._unet import ACTIVATIONS, INITIALISATIONS, UNet, pad_to_grid
 
@@ -16,7 +16,9 @@ __all__ = [
     "ConvAutoencoder",
     "OrganelleModel",
     "UNet",
+    "load_encoder",
     "load_model",
     "pad_to_grid",
+    "save_encoder",
     "save_model",
 ]

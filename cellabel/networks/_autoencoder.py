@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 from itertools import pairwise
+from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cellabel.errors import InputError
@@ -65,3 +70,27 @@ class ConvAutoencoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The image as the code remembers it, (N, 1, H, W) for H and W of any size."""
         return self.decoder(self.encode(images))[..., : images.shape[-2], : images.shape[-1]]
+
+
+def save_encoder(encoder: ConvAutoencoder, path: str | os.PathLike[str]) -> None:
+    """Writes weights and sizes into one safetensors file, replaced in one step."""
+    path = Path(path)
+    scratch = path.with_name(f".{path.name}.tmp")
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    save_file(weights, scratch, {"config": json.dumps(encoder.config)})
+    scratch.replace(path)
+
+
+def load_encoder(path: str | os.PathLike[str]) -> ConvAutoencoder:
+    """Reads an encoder that `save_encoder` wrote, in eval mode.
+
+    Raises:
+        InputError: no such file, or not an encoder.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            encoder = ConvAutoencoder(**json.loads(file.metadata()["config"]))
+            encoder.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"The file {path} holds no encoder; train it again.") from error
+    return encoder.eval()

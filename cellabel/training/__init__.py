@@ -5,6 +5,7 @@ weights of one that was not. Lightning runs the loop and is imported only when t
 """
 
 from cellabel.training._config import CorruptionAugmentation, TrainingConfig
+from cellabel.training._encoder import train_encoder
 from cellabel.training._losses import LOSSES, SCALE_BLIND, combined_loss
 from cellabel.training._train import TrainingResult, train
 
@@ -16,4 +17,5 @@ __all__ = [
     "TrainingResult",
     "combined_loss",
     "train",
+    "train_encoder",
 ]

@@ -356,3 +356,13 @@ def test_an_image_that_cannot_be_prepared_is_named():
     design.wells[sample.well].fields[1].images["transmitted"] = np.full((SIZE, SIZE), np.nan)
     with pytest.raises(InputError, match=f"Plate P0, well {sample.well}, site 1: .*NaN"):
         dataset.image(sample)
+
+
+def test_of_few_wells_a_small_one_validates():
+    design = plate("P0", [""] * 5, plan=False, sites=3)
+    for well in ("A02", "A03"):
+        del design.wells[well].fields[1], design.wells[well].fields[2]
+    for seed in range(6):
+        dataset = build_dataset([design], "nuclei", seed=seed)
+        small = {"A02", "A03"} - {s.well for s in dataset.test}
+        assert {s.well for s in dataset.validation} <= small

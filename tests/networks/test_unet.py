@@ -3,7 +3,15 @@ import torch
 from torch import nn
 
 from cellabel import InputError
-from cellabel.networks import ACTIVATIONS, INITIALISATIONS, ConvAutoencoder, UNet, pad_to_grid
+from cellabel.networks import (
+    ACTIVATIONS,
+    INITIALISATIONS,
+    ConvAutoencoder,
+    UNet,
+    load_encoder,
+    pad_to_grid,
+    save_encoder,
+)
 
 
 def small(**changes):
@@ -134,3 +142,15 @@ def test_the_autoencoder_gives_back_the_size_and_a_code(size):
     assert encoder.encode(x).shape == (2, 8, -(-size[0] // 8), -(-size[1] // 8))
     with pytest.raises(InputError, match="autoencoder"):
         ConvAutoencoder(0)
+
+
+def test_an_encoder_comes_back_as_it_was_kept(tmp_path):
+    torch.manual_seed(0)
+    encoder = ConvAutoencoder(4, 3, 8).eval()
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    again, x = load_encoder(tmp_path / "encoder.safetensors"), torch.rand(1, 1, 40, 24)
+    assert torch.equal(again.encode(x), encoder.encode(x)) and not again.training
+    (tmp_path / "other").write_bytes(b"no tensors")
+    for name in ("other", "absent"):
+        with pytest.raises(InputError, match="no encoder"):
+            load_encoder(tmp_path / name)

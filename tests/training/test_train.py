@@ -14,7 +14,7 @@ import torch
 from cellabel import InputError
 from cellabel.datasets import build_dataset
 from cellabel.networks import load_model
-from cellabel.training import TrainingConfig, train
+from cellabel.training import TrainingConfig, train, train_encoder
 
 SIZE = 72
 
@@ -308,3 +308,14 @@ def test_a_training_is_silent(dataset, capfd):
     train(dataset, tiny(max_steps=2, validations=1))
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err == ""
+
+
+def test_an_encoder_learns_to_remember_images_and_refuses_corruption(dataset):
+    heard = []
+    encoder = train_encoder(
+        dataset, tiny(max_steps=40, base_channels=8), code_channels=8, progress=heard.append
+    )
+    losses = [float(sentence.split("loss ")[1]) for sentence in heard]
+    assert losses[-1] < 0.7 * losses[0] and not encoder.training
+    with pytest.raises(InputError, match="blind"):
+        train_encoder(dataset, tiny(corruption={"probability": 0.1}))
