@@ -35,6 +35,7 @@ class Epoch:
         model_version: of the embeddings.
         provisional: its reference has too few plates to cover differences between plates.
         harm: estimates the loss of drifted wells; None where nothing is known about it.
+        margin: factor on the thresholds, for what a reference of few plates cannot show.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Epoch:
     model_version: str | None
     provisional: bool
     harm: HarmModel | None = None
+    margin: float = 1.0
 
 
 @dataclass
@@ -149,11 +151,13 @@ class Stream:
 
     def _verdict(self, steps: list[Step], wells: tuple[str, ...], rows: Floats) -> StreamVerdict:
         epoch = self.epoch
-        alarms = [place for place, step in enumerate(steps) if step.drift]
-        shown = alarms[0] if alarms else int(np.argmax([step.statistic - step.threshold for step in steps]))
+        limits = [epoch.margin * step.threshold for step in steps]
+        above = [step.statistic - limit for step, limit in zip(steps, limits, strict=True)]
+        alarms = [place for place, step in enumerate(steps) if step.drift and above[place] > 0]
+        shown = alarms[0] if alarms else int(np.argmax(above))
         step = steps[shown]
         change_id = None
-        if step.change_time is not None:
+        if alarms and step.change_time is not None:
             change_id = self.recent[len(self.recent) - 1 - (steps[-1].time - step.change_time)]
         return StreamVerdict(
             status="drift" if alarms else "no",
@@ -161,11 +165,11 @@ class Stream:
             model_version=epoch.model_version,
             provisional=epoch.provisional,
             statistic=step.statistic,
-            threshold=step.threshold,
+            threshold=limits[shown],
             n_alarms=len(alarms),
             n_wells=len(wells),
             first_well=wells[shown] if alarms else None,
-            change_time=step.change_time,
+            change_time=step.change_time if alarms else None,
             change_id=change_id,
             harm=None if epoch.harm is None else epoch.harm.estimate(rows),
         )
@@ -206,6 +210,7 @@ class Stream:
             "reason": epoch.reason,
             "model_version": epoch.model_version,
             "provisional": epoch.provisional,
+            "margin": epoch.margin,
             "keep": self.keep,
             "recent": self.recent,
             "reset_due": self.reset_due,
@@ -235,6 +240,7 @@ class Stream:
             plain["model_version"],
             plain["provisional"],
             _supplied(harms, plain["harm"], f"harm model of stream {name!r}"),
+            plain["margin"],
         )
         stream = cls(epoch, plain["keep"], set(content["seen"].tolist()))
         for place, entry in enumerate(plain["kept"]):

@@ -94,6 +94,7 @@ class InstrumentWatch:
         *,
         harm: HarmModel | None = None,
         provisional: bool | None = None,
+        margin: float = 1.0,
     ) -> Epoch:
         """Judge `stream` by another detector from here on; the plates it has seen stay seen.
 
@@ -104,14 +105,20 @@ class InstrumentWatch:
             model_version: of the embeddings that will come.
             harm: what estimates the loss of drifted wells.
             provisional: by default, whether the detector's groups are fewer than 19 plates.
+            margin: factor from 1 on upon the thresholds; see `leave_plate_out_margin`.
+
+        Raises:
+            InputError: a margin below 1.
         """
+        if not margin >= 1.0:
+            raise InputError(f"The margin of stream {stream!r} is {margin!r}; give a factor of 1 or more.")
         if stream not in self._streams:
             self._streams[stream] = Stream(Epoch(0, None, UNKNOWN_STREAM, None, True), self.keep)
         if provisional is None:
             groups = None if detector is None else detector.report.n_groups
             provisional = groups is None or groups < PLATES_WITHOUT_PROVISO
         number = self._streams[stream].epoch.number + 1
-        self._streams[stream].begin(Epoch(number, detector, reason, model_version, provisional, harm))
+        self._streams[stream].begin(Epoch(number, detector, reason, model_version, provisional, harm, margin))
         return self._streams[stream].epoch
 
     def has_seen(self, plate_id: str, stream: str | None = None) -> bool:
