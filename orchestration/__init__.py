@@ -1,1 +1,1 @@
-"""When the library's functions run, on what, and what is checked. The entry is `orchestration.definitions`."""
+"""When the library's functions run, on what, and what is checked; `definitions` is the entry."""

@@ -36,7 +36,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Real images to use instead of simulated plates.")] = None,
     fresh: Annotated[bool, typer.Option(help="Forget an earlier demo first.")] = False,
 ) -> None:
-    """Run the whole loop, unattended: plates in, models trained, drift noticed, retrained, predicted again."""
+    """Run the whole loop, unattended: plates in, models trained, drift noticed, a better model."""
     console = Console(soft_wrap=True)
     if data is None:
         from cellabel.cli._simulated_demo import simulated_demo

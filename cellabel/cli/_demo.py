@@ -99,7 +99,7 @@ class Demo:
         failures = AlertLedger(self.home.alerts).alerts(kind="failure", unacknowledged=True)
         if failures:
             alert = failures[0]
-            raise InputError(f"{alert.title}: {alert.body}")
+            raise InputError(f"{alert.title}: {alert.body} (Mend it, then begin anew: make demo FRESH=1.)")
 
 
 @contextmanager

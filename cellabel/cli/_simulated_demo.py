@@ -22,7 +22,7 @@ __all__ = ["simulated_demo"]
 STAINS = ("nuclei", "er", "golgi", "gfp")
 LABELLED = ("CHO-01", "CHO-02", "CHO-03", "CHO-04")
 CLEAN, DEFOCUSED = "CHO-05", "CHO-06"
-DEFOCUS_UM = 6.0
+DEFOCUS_UM = 8.0
 FIELD = {"wells": 12, "sites": 1, "size": 384, "preset": "10x", "instrument": "scope-1"}
 FIRST_DAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "inbox": {"settle_seconds": 2},
     "models": {
         "min_labelled_plates": len(LABELLED),
-        "training": {"max_steps": 200, "num_threads": 2},
+        "training": {"max_steps": 200, "num_threads": 1},
     },
     "promotion": {"min_plates": 1, "min_wells": 8},
     "drift": {"diagnosis_fields": 8},

@@ -9,6 +9,7 @@ its likely cause; `incidents` says what to do about it. `mmd_permutation_test` i
 from cellabel.drift import incidents
 from cellabel.drift._bank import StreamBank
 from cellabel.drift._diagnosis import Diagnosis, diagnose
+from cellabel.drift._margin import leave_plate_out_margin
 from cellabel.drift._online import OnlineMMD, Step
 from cellabel.drift._permutation import PermutationTest, mmd_permutation_test
 from cellabel.drift._report import FitReport, RunLength
@@ -26,6 +27,7 @@ __all__ = [
     "expected_run_time",
     "false_alarm_share",
     "StreamBank",
+    "leave_plate_out_margin",
     "mmd_permutation_test",
     "PermutationTest",
     "InstrumentWatch",

@@ -13,7 +13,7 @@ WELL = ["Metadata_Plate", "Metadata_Well"]
 
 
 def field_embedding(whole: NDArray, foreground: NDArray) -> NDArray[np.float32]:
-    """Whole-field and foreground-weighted means, one after the other: background hides foreign cells in the first."""
+    """Whole-field mean, then the foreground-weighted one: background hides foreign cells in the first."""
     return np.concatenate([whole, foreground]).astype(np.float32)
 
 
@@ -33,5 +33,5 @@ def embedding_matrix(table: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def well_embeddings(fields: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
-    """One row a well, the mean over its fields: tiles and fields of one well are alike, wells are the observations."""
+    """One row a well, the mean over its fields: fields of a well are alike, wells are the observations."""
     return fields.groupby(by or WELL, as_index=False, sort=True)[number_columns(fields)].mean()

@@ -1,4 +1,4 @@
-"""A champion's reference: what its embeddings look like when nothing has drifted, and how harmful a distance is."""
+"""What a champion's embeddings look like when nothing has drifted, and how harmful a distance is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellabel.drift import HarmModel, OnlineMMD, expected_run_time
+from cellabel.drift import HarmModel, OnlineMMD, expected_run_time, leave_plate_out_margin
 from cellabel.errors import InputError
-from cellabel.evaluation import CLEAN
+from cellabel.evaluation import CLEAN, well_errors
 from cellabel.loop.embeddings import embedding_matrix, well_embeddings
 from cellabel.loop.held_out import HeldOut
 from cellabel.loop.promotion import meant_conditions, read_held_out
@@ -107,29 +107,41 @@ def _calibrate(
     wells_a_plate = int(np.median(reference.groupby("Metadata_Plate")["Metadata_Well"].nunique()))
     streams = len(settings.organelles) + 1
     run_time = streams * expected_run_time(wells_a_plate, settings.drift.false_alarms_per_plate)
-    detector, reason = None, ""
+    standardised, groups = (rows - centre) / spread, None
+    if len(plates) >= PROVISIONAL_BELOW:
+        groups = (reference["Metadata_Plate"] + reference.get("condition", "")).tolist()
+    detector: OnlineMMD | None = OnlineMMD(
+        run_time, window_size=settings.drift.window, seed=settings.models.seed
+    )
+    reason, margin = "", 1.0
     if len(rows) < settings.drift.min_reference_wells:
+        detector = None
         reason = f"{len(rows)} reference wells are too few (at least {settings.drift.min_reference_wells})"
     else:
-        groups = None
-        if len(plates) >= PROVISIONAL_BELOW:
-            groups = (reference["Metadata_Plate"] + reference.get("condition", "")).tolist()
-        detector = OnlineMMD(run_time, window_size=settings.drift.window, seed=settings.models.seed)
         try:
-            detector.fit((rows - centre) / spread, groups=groups, model=f"{stream} {model_version}")
+            detector.fit(standardised, groups=groups, model=f"{stream} {model_version}")
         except InputError as error:
             detector, reason = None, str(error)
+    if detector is not None and groups is None:
+        margin = leave_plate_out_margin(
+            standardised,
+            reference["Metadata_Plate"].tolist(),
+            expected_run_time=run_time,
+            window_size=settings.drift.window,
+            seed=settings.models.seed,
+        )
     standard = Epoch(
-        stream,
-        epoch,
-        detector,
-        reason,
-        len(plates) < PROVISIONAL_BELOW,
-        model_version,
-        plates,
-        centre,
-        spread,
-        None,
+        stream=stream,
+        epoch=epoch,
+        detector=detector,
+        reason=reason,
+        provisional=len(plates) < PROVISIONAL_BELOW,
+        model_version=model_version,
+        plates=plates,
+        centre=centre,
+        spread=spread,
+        harm=None,
+        margin=margin,
     )
     if harm is None or detector is None:
         return standard
@@ -141,21 +153,17 @@ def _calibrate(
 
 
 def _harm(held_out: HeldOut, organelle: Organelle) -> tuple[NDArray, NDArray, NDArray]:
-    """Clean reference rows, corrupted held-out rows, and the loss that corruption added to each of the latter."""
+    """Clean reference rows, corrupted held-out rows, and how much corruption changed what is measured on each."""
     embeddings = held_out.embeddings
     by = ["condition", "Metadata_Plate", "Metadata_Well"]
     clean = well_embeddings(embeddings[embeddings["condition"] == CLEAN], by)
     measured = held_out.measured
     conditions = measured.loc[measured["side"] == "predicted", "condition"].unique()
-    losses = {name: _losses(held_out, organelle, str(name)) for name in conditions}
-    added = pd.concat(
-        [
-            (loss - losses[CLEAN]).clip(lower=0).rename("loss").reset_index().assign(condition=name)
-            for name, loss in losses.items()
-        ],
+    change = pd.concat(
+        [_change(held_out, organelle, str(name)).assign(condition=name) for name in conditions],
         ignore_index=True,
     )
-    paired = well_embeddings(embeddings, by).merge(added, on=by)
+    paired = well_embeddings(embeddings, by).merge(change, on=by)
     return (
         embedding_matrix(clean),
         embedding_matrix(paired.drop(columns="loss")),
@@ -163,11 +171,17 @@ def _harm(held_out: HeldOut, organelle: Organelle) -> tuple[NDArray, NDArray, ND
     )
 
 
-def _losses(held_out: HeldOut, organelle: Organelle, condition: str) -> pd.Series:
-    """Mean |log error| of the primary metrics, by plate and well."""
-    errors = held_out.errors(organelle.primary_metrics, condition)
-    errors = errors.rename(columns={"plate": "Metadata_Plate", "well": "Metadata_Well"})
-    return errors["log_error"].abs().groupby([errors["Metadata_Plate"], errors["Metadata_Well"]]).mean()
+def _change(held_out: HeldOut, organelle: Organelle, condition: str) -> pd.DataFrame:
+    """By well: mean |log| change of the primary metrics under a condition, by the same model on the same wells."""
+    errors = well_errors(
+        held_out.wells("predicted"), held_out.wells("predicted", condition), organelle.primary_metrics
+    )
+    loss = (
+        errors.assign(loss=errors["log_error"].abs())
+        .groupby(["plate", "well"], as_index=False)["loss"]
+        .mean()
+    )
+    return loss.rename(columns={"plate": "Metadata_Plate", "well": "Metadata_Well"})
 
 
 def _describe(slug: str, epoch: Epoch) -> dict[str, object]:
@@ -176,6 +190,7 @@ def _describe(slug: str, epoch: Epoch) -> dict[str, object]:
         "stream": epoch.stream,
         "epoch": epoch.epoch,
         "reference_plates": len(epoch.plates),
+        "margin": round(epoch.margin, 2),
         "verdicts": epoch.reason or ("provisional" if epoch.provisional else "full"),
         "expected_run_time": epoch.detector.expected_run_time if epoch.detector else float("nan"),
     }

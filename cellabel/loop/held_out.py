@@ -93,7 +93,9 @@ class HeldOut:
         return float(rows["pixel_pearson"].mean())
 
 
-def gate_conditions(defocus_um: Sequence[float], numerical_aperture: float, plate: Plate) -> dict[str, Condition]:
+def gate_conditions(
+    defocus_um: Sequence[float], numerical_aperture: float, plate: Plate
+) -> dict[str, Condition]:
     """What the gate judges robustness by: defocus by the pupil, never by the augmentation's own blur."""
     pixel = plate.pixel_size_um or REFERENCE_PIXEL_SIZE_UM
 

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cellabel.alerts import Alert, AlertLedger, alert_id
+from cellabel.drift import Diagnosis, PlateVerdict
 from cellabel.drift.incidents import (
     Action,
     Incident,
     Policy,
-    Retraining,
     acknowledge,
     act,
     decide,
@@ -23,7 +23,6 @@ from cellabel.drift.incidents import (
     observe,
     retrained,
 )
-from cellabel.drift import Diagnosis, PlateVerdict
 from cellabel.errors import InputError
 from cellabel.loop.streams import ACQUISITION
 from cellabel.settings import Settings

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from upath import UPath
 
 from cellabel.errors import InputError
-from cellabel.stores import Home
+from cellabel.organelles import Organelle
+from cellabel.stores import Home, replace_bytes
 
 __all__ = ["Ranked", "rank_plate", "report_prediction"]
 
@@ -16,9 +21,10 @@ KEYS = ["Metadata_Plate", "Metadata_Well"]
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ranking of a plate's clones, and a figure of the score by well (PNG)."""
+    """The ranking of a plate's clones, what they are ranked by, and a figure of it by well (PNG)."""
 
     table: pd.DataFrame
+    score: str
     figure: bytes
 
 
@@ -43,6 +49,41 @@ def rank_plate(home: Home, plate_id: str) -> Ranked:
     for table in tables[1:]:
         features = [name for name in table if not name.startswith("Metadata_")]
         wells = wells.merge(table[[*KEYS, *features]], on=KEYS, how="left")
-    ranking = rank_clones(wells)
+    score = _score(wells)
+    ranking = rank_clones(wells, score=score)
     home.tables.write(ranking, "ranking", plate_id)
-    return Ranked(ranking, figure_png(plate_heatmap(score_wells(wells), "score")))
+    scored = wells.assign(score=score_wells(wells, score))
+    return Ranked(ranking, score, figure_png(plate_heatmap(scored, "score")))
+
+
+def _score(wells: pd.DataFrame) -> str:
+    """GFP a cell where both are measured; never total GFP alone, which rewards density."""
+    if {"Gfp_TotalArea", "Nuclei_Count"} <= set(wells.columns):
+        return "gfp_per_cell"
+    return next(name for name in wells if name.endswith("_Count"))
+
+
+def report_prediction(home: Home, plate_id: str, organelle: Organelle) -> tuple[UPath, dict[str, Any]]:
+    """Evidently's report of a plate's fields against those of the training plates.
+
+    Returns:
+        The HTML file, and the numbers of the report that a table can show.
+
+    Raises:
+        InputError: the plate has not been measured, or no training plate has.
+    """
+    from cellabel.reports import evidently_report
+
+    current = home.tables.read("fields", organelle.name, plate_id)
+    plates = (home.datasets.record(organelle.name) or {}).get("plates", ())
+    known = [name for name in plates if name != plate_id and home.tables.has("fields", organelle.name, name)]
+    if not known:
+        raise InputError(f"No training plate of {organelle.name} has been measured: predict them first.")
+    reference = pd.concat([home.tables.read("fields", organelle.name, name) for name in known])
+    features = [name for name in current if name.startswith(f"{organelle.prefix}_")]
+    path = home.tables.root / "reports" / organelle.name / f"{plate_id}.html"
+    with tempfile.TemporaryDirectory() as scratch:
+        html = Path(scratch) / "report.html"
+        numbers = evidently_report(current[features], reference[features], html)
+        replace_bytes(path, html.read_bytes())
+    return path, {name: numbers[name] for name in ("drifted", "share")}

@@ -1,4 +1,4 @@
-"""The drift streams at rest: epochs, and which champion they follow. Light: numpy and pandas, no torch, no mlflow."""
+"""The drift streams at rest: epochs, and which champion they follow. Neither torch nor mlflow."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EpochStore(ArtefactStore):
 
 @dataclass(frozen=True)
 class FollowedChampion:
-    """The champion that an organelle's streams follow: its version (0: none yet), and how many turns there were."""
+    """The champion that an organelle's streams follow (0: none yet), and how many turns there were."""
 
     version: int
     turn: int
@@ -64,6 +64,7 @@ class Epoch:
         plates: those of the reference; they never tick.
         centre, spread: (d,) of the reference, by which rows are standardised.
         harm: distance → expected loss; None for the acquisition, or where it could not be calibrated.
+        margin: factor on the thresholds for the differences between few plates.
     """
 
     stream: str
@@ -76,6 +77,7 @@ class Epoch:
     centre: NDArray[np.float64]
     spread: NDArray[np.float64]
     harm: HarmModel | None
+    margin: float = 1.0
 
     def standardise(self, rows: NDArray) -> NDArray[np.float64]:
         """(n, d) rows in reference standard deviations.
@@ -119,6 +121,7 @@ def save_epoch(home: Home, slug: str, epoch: Epoch) -> None:
         "plates": list(epoch.plates),
         "detector": _save_detector(home, epoch.detector),
         "harm": _save_harm(home, epoch.harm),
+        "margin": epoch.margin,
     }
     with epoch_store(home).write(f"{slug}/{epoch.stream}", epoch.epoch, record) as folder:
         (folder / "scale.npz").write_bytes(_arrays({"centre": epoch.centre, "spread": epoch.spread}))
@@ -141,6 +144,7 @@ def open_epoch(home: Home, slug: str, stream: str) -> Epoch | None:
         centre=scale["centre"],
         spread=scale["spread"],
         harm=open_harm(home, record["harm"]),
+        margin=float(record["margin"]),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from cellabel.datasets import Dataset, FieldSample, build_dataset
+from cellabel.errors import InputError
 from cellabel.evaluation import CLEAN
 from cellabel.loop.held_out import (
     Condition,
@@ -24,7 +25,6 @@ from cellabel.loop.held_out import (
 )
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
-from cellabel.errors import InputError
 from cellabel.plates import open_plate
 from cellabel.registry import ModelRegistry, ModelVersion
 from cellabel.settings import Settings

@@ -1,5 +1,4 @@
-"""The drift streams, ticked: each plate once, in the order of acquisition, committed in one write an
-instrument.
+"""The drift streams, ticked: each plate once, in the order of acquisition, one commit an instrument.
 
 What a tick decides is written under the id of its event before the state is committed, so a tick that is
 killed anywhere, or run twice, leaves the same state, verdicts and alerts as an undisturbed one.
@@ -119,6 +118,7 @@ def _tick_instrument(
                 epoch.epoch,
                 harm=epoch.harm,
                 provisional=epoch.provisional,
+                margin=epoch.margin,
             )
     verdicts: list[PlateVerdict] = []
     for candidate in ready:

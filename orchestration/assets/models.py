@@ -63,15 +63,12 @@ def organelle_model(organelle: Organelle) -> dg.AssetsDefinition:
         group_name="models",
         kinds={"pytorch", "mlflow"},
         owners=["team:models"],
-        pool="training",
         description=f"A trained version of the {organelle.name} model in MLflow, alias `challenger`, with what it "
         "reached on held-out wells, clean and corrupted.",
     )
     def asset(
         context: dg.AssetExecutionContext, config: TrainingRun, stores: Stores, models: Models
     ) -> dg.MaterializeResult:
-        from cellabel.reports import learning_curve_figure
-
         from cellabel.loop import current_dataset, train_challenger
         from cellabel.reports import learning_curve_figure
 

@@ -117,7 +117,11 @@ def clone_ranking(organelles: Sequence[Organelle]) -> dg.AssetsDefinition:
 
         ranked = rank_plate(stores.open(), context.partition_key)
         return dg.MaterializeResult(
-            metadata={"ranking": table_preview(ranked.table), "plate": figure(ranked.figure, "score by well")}
+            metadata={
+                "score": ranked.score,
+                "ranking": table_preview(ranked.table),
+                "plate": figure(ranked.figure, "score by well"),
+            }
         )
 
     return asset

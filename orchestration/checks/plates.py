@@ -37,9 +37,8 @@ def complete(context: dg.AssetCheckExecutionContext, stores: Stores) -> dg.Asset
 )
 def quality(context: dg.AssetCheckExecutionContext, stores: Stores) -> dg.AssetCheckResult:
     """Share of fields that pass, with a map of the plate."""
+    from cellabel.plates.quality import plate_heatmap
     from cellabel.reports import figure_png
-
-    from cellabel.plates import plate_heatmap
 
     home = stores.open()
     table = home.tables.read("quality", context.partition_key)
@@ -57,6 +56,6 @@ def quality(context: dg.AssetCheckExecutionContext, stores: Stores) -> dg.AssetC
         description=f"{len(failed)} of {len(table)} fields fail (at most {most:.0%}).",
         metadata={
             "failed": table_preview(failed[["Metadata_Well", "Metadata_Site", "reason"]]),
-            "sharpness": figure(figure_png(plate_heatmap(table, "sharpness")), "sharpness by well"),
+            "focus": figure(figure_png(plate_heatmap(table, "focus")), "focus by well"),
         },
     )

@@ -1,4 +1,4 @@
-"""Thin Dagster faces of the stores, the model registry and the alerts; by default all of them lie in one folder."""
+"""Thin Dagster faces of stores, model registry and alerts; by default all lie in one folder."""
 
 from typing import TYPE_CHECKING
 

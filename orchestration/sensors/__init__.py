@@ -1,1 +1,1 @@
-"""What starts by itself: new plates, first models, new champions, drift, failures, and the outbox of alerts."""
+"""What starts by itself: new plates, first models, new champions, drift, failures, alerts."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cellabel.organelles import Organelle
+from orchestration.jobs import AssetJob
 from orchestration.resources import Models, Stores
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ IN_FLIGHT = [
 
 
 def champion_changed(
-    predict: dg.UnresolvedAssetJobDefinition,
-    train: dg.UnresolvedAssetJobDefinition,
+    predict: AssetJob,
+    train: AssetJob,
     organelles: Sequence[Organelle],
     seconds: int,
 ) -> dg.SensorDefinition:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cellabel.organelles import ORGANELLES
+from orchestration.jobs import AssetJob
 from orchestration.resources import Alerts, Stores
 
 if TYPE_CHECKING:
@@ -19,9 +20,7 @@ ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 AssetEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation
 
 
-def drift(
-    train: dg.UnresolvedAssetJobDefinition, diagnose: dg.JobDefinition, seconds: int
-) -> dg.SensorDefinition:
+def drift(train: AssetJob, diagnose: dg.JobDefinition, seconds: int) -> dg.SensorDefinition:
     """The sensor on the drift streams."""
 
     @dg.sensor(

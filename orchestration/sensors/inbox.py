@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from cellabel.organelles import Organelle
+from orchestration.jobs import AssetJob
 from orchestration.partitions import plates
 from orchestration.resources import Alerts, Stores
 
@@ -13,7 +14,7 @@ __all__ = ["first_models", "new_plates"]
 RUN_KEY_TAG = "dagster/run_key"
 
 
-def new_plates(job: dg.UnresolvedAssetJobDefinition, seconds: int) -> dg.SensorDefinition:
+def new_plates(job: AssetJob, seconds: int) -> dg.SensorDefinition:
     """The sensor on the inbox."""
 
     @dg.sensor(
@@ -67,9 +68,7 @@ def new_plates(job: dg.UnresolvedAssetJobDefinition, seconds: int) -> dg.SensorD
     return sensor
 
 
-def first_models(
-    job: dg.UnresolvedAssetJobDefinition, organelles: Sequence[Organelle], seconds: int
-) -> dg.SensorDefinition:
+def first_models(job: AssetJob, organelles: Sequence[Organelle], seconds: int) -> dg.SensorDefinition:
     """The sensor that trains the first model of an organelle."""
 
     @dg.sensor(
@@ -93,28 +92,21 @@ def first_models(
         ]
         if not ready:
             return dg.SkipReason("every organelle has been trained, or waits for stained plates")
-        names = ",".join(organelle.name for organelle in ready)
-        keys = [
-            dg.AssetKey([organelle.name, name])
-            for organelle in ready
-            for name in ("preprocessed_dataset", "organelle_model", "champion")
-        ]
-        config = {
-            "ops": {
-                f"{organelle.name}__organelle_model": {"config": {"reason": "first model"}}
-                for organelle in ready
-            }
-        }
+        names = [organelle.name for organelle in ready]
         return dg.SensorResult(
-            run_requests=[
-                dg.RunRequest(
-                    run_key=f"first:{names}",
-                    asset_selection=keys,
-                    run_config=config,
-                    tags={"cellabel/why": "first model", "cellabel/organelle": names},
-                )
-            ],
-            cursor=",".join(sorted((trained | {organelle.name for organelle in ready}) - {""})),
+            run_requests=[_first_training(name) for name in names],
+            cursor=",".join(sorted((trained | set(names)) - {""})),
         )
 
     return sensor
+
+
+def _first_training(organelle: str) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"first:{organelle}",
+        asset_selection=[
+            dg.AssetKey([organelle, name]) for name in ("preprocessed_dataset", "organelle_model", "champion")
+        ],
+        run_config={"ops": {f"{organelle}__organelle_model": {"config": {"reason": "first model"}}}},
+        tags={"cellabel/why": "first model", "cellabel/organelle": organelle},
+    )
