@@ -7,7 +7,8 @@ first passages over many ticks count, so its spread is a tenth of that of a sing
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import comb
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from cellabel.drift._kernel import Floats
 from cellabel.drift._trajectories import HeldOut
 
-__all__ = ["Calibration", "Start", "calibrate", "simulate_runs"]
+__all__ = ["Calibration", "Start", "calibrate", "for_whole_reference", "simulate_runs"]
 
 Start = Literal["growing", "full"]
 
@@ -26,7 +27,10 @@ CHUNK = 120_000
 TICK_BUDGET = 60_000_000
 """Kernel values looked up in one calibration, at most: ticks times the longest window."""
 
-TAIL_EVENTS = 150
+GROUP_COST = 4
+"""How much dearer a tick is where whole groups are held out."""
+
+TAIL_EVENTS = 100
 """Threshold crossings below which a quantile is extrapolated along an exponential tail."""
 
 
@@ -40,6 +44,7 @@ class Calibration:
             steady one.
         location, scale: (W,) by fill m; several windows are compared as (MMD² − location) / scale, one is not
             touched.
+        slope: how fast log run length rises with the steady threshold.
         steady_events: simulated alarms behind the steady threshold; few mean that it was extrapolated.
     """
 
@@ -48,6 +53,7 @@ class Calibration:
     location: Floats
     scale: Floats
     steady_events: float
+    slope: float = 0.0
 
     def combine(self, statistics: list[Floats], first_tick: int) -> Floats:
         """What is compared with the threshold, of (n, T) MMD² by window at T ticks from `first_tick`."""
@@ -74,7 +80,8 @@ def calibrate(
     longest = max(windows)
     ticks = max(4 * longest, 40, 3 * _typical_group(held_out))
     growing = int(np.clip(300 * expected_run_time, 20_000, 120_000))
-    n = int(np.clip(TICK_BUDGET // ((longest + ticks) * longest), 2_000, growing))
+    budget = TICK_BUDGET // (GROUP_COST if held_out.group_rows else 1)
+    n = int(np.clip(budget // ((longest + ticks) * longest), 2_000, growing))
     location, scale = np.zeros(longest), np.ones(longest)
     if len(windows) > 1:
         location, scale = _marginals(held_out, longest, expected_run_time, n, rng)
@@ -83,11 +90,24 @@ def calibrate(
     thresholds = np.full(longest, np.inf)
     for m in range(1, longest):
         if start == "growing":
-            thresholds[m - 1] = tail_quantile(values[:, m - 1], 1.0 / expected_run_time)
+            thresholds[m - 1] = tail_quantile(
+                _distinct(held_out, values[:, m - 1], m), 1.0 / expected_run_time
+            )
             values = values[values[:, m - 1] <= thresholds[m - 1]]
-    thresholds[-1], events = steady_threshold(values[:, longest - 1 :], expected_run_time)
-    thresholds *= _reference_size_correction(held_out, longest) if len(windows) == 1 else 1.0
-    return Calibration(windows, thresholds, location, scale, events)
+    full = values[:, longest - 1 :]
+    thresholds[-1], events = steady_threshold(full, expected_run_time)
+    sooner, later = (steady_threshold(full, factor * expected_run_time)[0] for factor in (0.5, 2.0))
+    return Calibration(windows, thresholds, location, scale, events, float(np.log(4.0)) / (later - sooner))
+
+
+def _distinct(held_out: HeldOut, values: NDArray, m: int) -> NDArray:
+    """Each value once, where so few rows have fewer sets of `m` than there are trajectories.
+
+    One in ERT of a few repeated values is their largest or none; of the distinct ones it is extrapolated.
+    """
+    sizes = [len(rows) for rows in held_out.group_rows]
+    within = sum(comb(size, m) for size in sizes) if sizes else comb(len(held_out.row_sums), m)
+    return np.unique(values) if within < len(values) else values
 
 
 def _typical_group(held_out: HeldOut) -> int:
@@ -126,7 +146,7 @@ def tail_quantile(values: NDArray, upper: float) -> float:
     expected = upper * len(values)
     if expected >= TAIL_EVENTS / 5:
         return float(np.quantile(values, 1.0 - upper))
-    events = min(TAIL_EVENTS, len(values) // 5)
+    events = max(2, min(TAIL_EVENTS, len(values) // 5))
     ordered = np.sort(np.partition(values, len(values) - events - 1)[-events - 1 :])
     excess = float((ordered[1:] - ordered[0]).mean())
     return float(ordered[0]) + excess * float(np.log(events / max(expected, 1e-300)))
@@ -162,6 +182,14 @@ def _passage_threshold(values: NDArray, run_time: float) -> float:
         if high - low <= 1e-6 * abs(high):
             break
     return 0.5 * (low + high)
+
+
+def for_whole_reference(calibration: Calibration, held_out: HeldOut) -> Calibration:
+    """The calibration for windows that meet the whole reference, as deployed ones do."""
+    if len(calibration.windows) > 1:
+        return calibration
+    ratio = _reference_size_correction(held_out, max(calibration.windows))
+    return replace(calibration, thresholds=calibration.thresholds * ratio)
 
 
 def _reference_size_correction(held_out: HeldOut, longest: int) -> Floats:

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellabel.drift._calibration import Calibration, Start, calibrate, simulate_runs
+from cellabel.drift._calibration import (
+    GROUP_COST,
+    Calibration,
+    Start,
+    calibrate,
+    for_whole_reference,
+    simulate_runs,
+)
 from cellabel.drift._reference import Reference
 from cellabel.drift._report import (
     FitReport,
@@ -18,6 +25,7 @@ from cellabel.drift._report import (
     neighbour_correlation,
 )
 from cellabel.drift._trajectories import HeldOut
+from cellabel.drift._uncertainty import log_run_length_spread
 from cellabel.errors import InputError
 
 __all__ = ["fitted", "group_codes"]
@@ -57,10 +65,9 @@ def fitted(
     _refuse_too_few(len(reference.rows), codes, windows)
     held_out = HeldOut.of(reference, codes)
     calibration = calibrate(held_out, windows, expected_run_time, start, rng)
-    n_runs = int(np.clip(VERIFICATION_TICKS / expected_run_time, 100, 1000))
-    longest_run = int(min(8 * expected_run_time + 20 * windows[-1], 2 * VERIFICATION_TICKS / n_runs))
+    n_runs, longest_run = _verification_size(expected_run_time, windows[-1], codes is not None)
     lengths, ended = simulate_runs(held_out, calibration, n_runs, longest_run, rng)
-    run_length = _run_length(lengths, ended, reference, codes, expected_run_time)
+    run_length = _run_length(lengths, ended, log_run_length_spread(held_out, calibration))
     width = max(1, round(expected_run_time / 4))
     n_bins = max(1, min(16, longest_run // width))
     icc = None if codes is None else intraclass_correlation(reference.rows, codes)
@@ -76,7 +83,15 @@ def fitted(
         n_groups=None if codes is None else int(codes.max()) + 1,
         warnings=tuple(_warnings(reference, codes, windows, expected_run_time, run_length, icc)),
     )
-    return calibration, report
+    return for_whole_reference(calibration, held_out), report
+
+
+def _verification_size(expected_run_time: float, window: int, grouped: bool) -> tuple[int, int]:
+    """How many runs, and the tick at which one is cut short; runs of groups are drawn in full length."""
+    lifetimes = 3 if grouped else 8
+    ticks = VERIFICATION_TICKS / (GROUP_COST * lifetimes if grouped else 1)
+    n_runs = int(np.clip(ticks / expected_run_time, 100, 1000))
+    return n_runs, int(min(lifetimes * expected_run_time + 20 * window, 4 * VERIFICATION_TICKS / n_runs))
 
 
 def _refuse_too_few(n: int, codes: NDArray[np.int64] | None, windows: tuple[int, ...]) -> None:
@@ -93,9 +108,7 @@ def _refuse_too_few(n: int, codes: NDArray[np.int64] | None, windows: tuple[int,
         )
 
 
-def _run_length(
-    lengths: NDArray, ended: NDArray, reference: Reference, codes: NDArray | None, expected_run_time: float
-) -> RunLength:
+def _run_length(lengths: NDArray, ended: NDArray, spread: float) -> RunLength:
     """Mean by alarms per tick lived; runs cut short count as if they went on without memory."""
     alarms = max(int(ended.sum()), 1)
     mean = float(lengths.sum()) / alarms
@@ -103,15 +116,9 @@ def _run_length(
         ended, lengths.astype(float) ** 2, lengths.astype(float) ** 2 + 2 * lengths * mean + 2 * mean**2
     )
     cv = float(np.sqrt(max(square.mean() - mean**2, 0.0)) / mean)
-    units = len(reference.rows) if codes is None else int(codes.max()) + 1
-    spread = np.sqrt(1.0 / alarms + _reference_variance(units, expected_run_time))
-    low, high = mean * np.exp(-1.96 * spread), mean * np.exp(1.96 * spread)
+    both = np.sqrt(1.0 / alarms + spread**2)
+    low, high = mean * np.exp(-1.96 * both), mean * np.exp(1.96 * both)
     return RunLength(mean, (float(low), float(high)), cv, len(lengths))
-
-
-def _reference_variance(units: int, expected_run_time: float) -> float:
-    """Variance of log run length between detectors whose references are samples of `units`."""
-    return float(np.log(expected_run_time) ** 2 / units)
 
 
 def _warnings(

@@ -151,7 +151,8 @@ class Stream:
 
     def _verdict(self, steps: list[Step], wells: tuple[str, ...], rows: Floats) -> StreamVerdict:
         epoch = self.epoch
-        limits = [epoch.margin * step.threshold for step in steps]
+        # The thresholds of the first ticks may lie below zero, where a factor would lower them.
+        limits = [step.threshold + (epoch.margin - 1.0) * abs(step.threshold) for step in steps]
         above = [step.statistic - limit for step, limit in zip(steps, limits, strict=True)]
         alarms = [place for place, step in enumerate(steps) if step.drift and above[place] > 0]
         shown = alarms[0] if alarms else int(np.argmax(above))
