@@ -47,7 +47,7 @@ def train(organelles: Sequence[Organelle]) -> AssetJob:
     ]
     return dg.define_asset_job(
         "train",
-        selection=dg.AssetSelection.assets(*keys, dg.AssetKey("clone_ranking")),
+        selection=dg.AssetSelection.assets(*keys),
         description="A challenger is trained and compared with the champion.",
     )
 
@@ -106,4 +106,4 @@ def _predictions(organelles: Sequence[Organelle]) -> dg.AssetSelection:
         for organelle in organelles
         for name in ("predicted_plate", "prediction_table")
     ]
-    return dg.AssetSelection.assets(*keys)
+    return dg.AssetSelection.assets(*keys, dg.AssetKey("clone_ranking"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -96,14 +97,16 @@ class Demo:
         self.wait(f"the predictions of {', '.join(plates)}", done)
 
     def _raise_failure(self) -> None:
-        failures = AlertLedger(self.home.alerts).alerts(kind="failure", unacknowledged=True)
+        failures = AlertLedger(str(self.home.alerts)).alerts(kind="failure", unacknowledged=True)
         if failures:
             alert = failures[0]
             raise InputError(f"{alert.title}: {alert.body} (Mend it, then begin anew: make demo FRESH=1.)")
 
 
 @contextmanager
-def running_demo(name: str, changes: dict[str, Any], *, fresh: bool, console: Console) -> Iterator[Demo]:
+def running_demo(
+    name: str, changes: dict[str, Any], *, fresh: bool, console: Console, home: Path | None = None
+) -> Iterator[Demo]:
     """The daemon over a home that belongs to this demo; ended with the block.
 
     Args:
@@ -111,11 +114,13 @@ def running_demo(name: str, changes: dict[str, Any], *, fresh: bool, console: Co
         changes: settings of the demo, written where a person sees them.
         fresh: forget an earlier demo of this name first.
         console: where progress goes.
+        home: where it lies; None takes CELLABEL_HOME.
 
     Raises:
         InputError: another demo runs there, or the home holds something else.
     """
-    folder = load_settings().home.resolve()
+    folder = (home or load_settings().home).resolve()
+    os.environ["CELLABEL_HOME"] = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "demo.lock")
     try:

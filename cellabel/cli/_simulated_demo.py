@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ STAINS = ("nuclei", "er", "golgi", "gfp")
 LABELLED = ("CHO-01", "CHO-02", "CHO-03", "CHO-04")
 CLEAN, DEFOCUSED = "CHO-05", "CHO-06"
 DEFOCUS_UM = 8.0
-FIELD = {"wells": 12, "sites": 1, "size": 384, "preset": "10x", "instrument": "scope-1"}
+FIELD: dict[str, Any] = {"wells": 12, "sites": 1, "size": 384, "preset": "10x", "instrument": "scope-1"}
 FIRST_DAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 SETTINGS: dict[str, Any] = {
@@ -31,7 +32,7 @@ SETTINGS: dict[str, Any] = {
     "inbox": {"settle_seconds": 2},
     "models": {
         "min_labelled_plates": len(LABELLED),
-        "training": {"max_steps": 200, "num_threads": 1},
+        "training": {"max_steps": 120, "base_channels": 12, "num_threads": 1},
     },
     "promotion": {"min_plates": 1, "min_wells": 8},
     "drift": {"diagnosis_fields": 8},
@@ -77,7 +78,7 @@ def _story(demo: Demo) -> None:
     microscope = _Microscope(demo)
     microscope.start()
     for plate in LABELLED:
-        demo.wait(f"plate {plate}", lambda plate=plate: _accepted(demo, microscope, plate))
+        demo.wait(f"plate {plate}", partial(_accepted, demo, microscope, plate))
         demo.tell(f"{plate} is in, with all four stains")
     demo.tell(f"training the first models of {', '.join(STAINS)} …")
     told: set[str] = set()
@@ -161,7 +162,9 @@ def _all_champions(demo: Demo, told: set[str]) -> bool:
             told.add(name)
             demo.tell(f"{name} has its first champion")
     refused = [
-        alert for alert in AlertLedger(demo.home.alerts).alerts("promotion") if not alert.data["promoted"]
+        alert
+        for alert in AlertLedger(str(demo.home.alerts)).alerts("promotion")
+        if not alert.data["promoted"]
     ]
     for alert in refused:
         if alert.id not in told:
@@ -185,7 +188,7 @@ def _streams(verdict: dict[str, Any]) -> str:
 
 
 def _incident_settled(demo: Demo, heard: set[str]) -> bool:
-    for alert in AlertLedger(demo.home.alerts).alerts():
+    for alert in AlertLedger(str(demo.home.alerts)).alerts():
         if alert.id not in heard and alert.data.get("incident"):
             heard.add(alert.id)
             demo.tell(f"[bold]{alert.title}[/bold] {alert.body}")
@@ -246,7 +249,8 @@ def _tell_incidents(demo: Demo) -> None:
     home = demo.home
     for incident in incidents(home):
         demo.console.print(
-            f"\nIncident {incident.id}: {incident.status}, harm {incident.harm}, most harmed {incident.most_harmed}.",
+            f"\nIncident {incident.id}: {incident.status}, harm {incident.harm}, most harmed "
+            f"{incident.most_harmed}.",
             highlight=False,
         )
         for retraining in incident.retrainings:
@@ -255,6 +259,6 @@ def _tell_incidents(demo: Demo) -> None:
                 + (f", version {retraining.version}." if retraining.version else "."),
                 highlight=False,
             )
-    for alert in AlertLedger(home.alerts).alerts("promotion"):
+    for alert in AlertLedger(str(home.alerts)).alerts("promotion"):
         demo.console.print(f"{alert.title}: {alert.body}", highlight=False)
     demo.console.print("\nOpen it: [bold]make up[/bold] serves the Dagster UI and MLflow.", highlight=False)

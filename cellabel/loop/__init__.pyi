@@ -58,6 +58,9 @@ from .judgements import (
     newest_held_out as newest_held_out,
 )
 from .judgements import (
+    read_cross_validated as read_cross_validated,
+)
+from .judgements import (
     robustness_table as robustness_table,
 )
 from .judgements import (

@@ -110,16 +110,15 @@ def _calibrate(
     standardised, groups = (rows - centre) / spread, None
     if len(plates) >= PROVISIONAL_BELOW:
         groups = (reference["Metadata_Plate"] + reference.get("condition", "")).tolist()
-    detector: OnlineMMD | None = OnlineMMD(
-        run_time, window_size=settings.drift.window, seed=settings.models.seed
-    )
+    fitted = OnlineMMD(run_time, window_size=settings.drift.window, seed=settings.models.seed)
+    detector: OnlineMMD | None = fitted
     reason, margin = "", 1.0
     if len(rows) < settings.drift.min_reference_wells:
         detector = None
         reason = f"{len(rows)} reference wells are too few (at least {settings.drift.min_reference_wells})"
     else:
         try:
-            detector.fit(standardised, groups=groups, model=f"{stream} {model_version}")
+            fitted.fit(standardised, groups=groups, model=f"{stream} {model_version}")
         except InputError as error:
             detector, reason = None, str(error)
     if detector is not None and groups is None:
@@ -153,7 +152,7 @@ def _calibrate(
 
 
 def _harm(held_out: HeldOut, organelle: Organelle) -> tuple[NDArray, NDArray, NDArray]:
-    """Clean reference rows, corrupted held-out rows, and how much corruption changed what is measured on each."""
+    """Clean reference rows, corrupted held-out rows, and how much corruption changed each of these."""
     embeddings = held_out.embeddings
     by = ["condition", "Metadata_Plate", "Metadata_Well"]
     clean = well_embeddings(embeddings[embeddings["condition"] == CLEAN], by)
@@ -172,16 +171,12 @@ def _harm(held_out: HeldOut, organelle: Organelle) -> tuple[NDArray, NDArray, ND
 
 
 def _change(held_out: HeldOut, organelle: Organelle, condition: str) -> pd.DataFrame:
-    """By well: mean |log| change of the primary metrics under a condition, by the same model on the same wells."""
+    """By well: mean |log| change of the primary metrics under a condition, same model and well."""
     errors = well_errors(
         held_out.wells("predicted"), held_out.wells("predicted", condition), organelle.primary_metrics
     )
-    loss = (
-        errors.assign(loss=errors["log_error"].abs())
-        .groupby(["plate", "well"], as_index=False)["loss"]
-        .mean()
-    )
-    return loss.rename(columns={"plate": "Metadata_Plate", "well": "Metadata_Well"})
+    by_well = errors["log_error"].abs().groupby([errors["plate"], errors["well"]]).mean()
+    return by_well.rename("loss").rename_axis(["Metadata_Plate", "Metadata_Well"]).reset_index()
 
 
 def _describe(slug: str, epoch: Epoch) -> dict[str, object]:

@@ -109,7 +109,7 @@ def gate_conditions(
 
 def harm_conditions() -> dict[str, Condition]:
     """What the estimate of harm is calibrated on: corruptions of table 5, mild and strong."""
-    chosen = {"defocus": (2, 3, 5), "contrast": (-2, 5), "brightness": (-2, 3)}
+    chosen = {"defocus": (2, 3, 5), "contrast": (-2,), "brightness": (-2,)}
 
     def corrupted(kind: str, severity: int) -> Condition:
         return lambda image: corrupt(image, kind, severity, full_scale=full_scale(image))
@@ -167,7 +167,7 @@ def evaluate_model(
 def predict_field(
     model: OrganelleModel, raw: NDArray, plate: Plate
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The predicted stain in its own units (or a probability), and the field's embedding: all of it and foreground."""
+    """The predicted stain in its own units (or a probability), and the field's embedding."""
     from cellabel.prediction import predict_image
 
     prediction = predict_image(model, raw, return_embeddings=True)

@@ -112,6 +112,9 @@ def observe_verdict(
 ) -> Incident | None:
     """Take a verdict into the instrument's incident and tell what is new; the incident that it concerns."""
     known = [one for one in incidents(home) if one.instrument == instrument]
+    taken = next((one for one in known if verdict.event_id in one.events), None)
+    if taken is not None:  # by a tick that was killed before its commit
+        return taken if verdict.drift else None
     latest = known[-1] if known else None
     incident = observe(latest, replace(verdict, instrument=instrument), policy_of(home.settings), now)
     if incident is not None and incident != latest:

@@ -7,9 +7,11 @@ from functools import partial
 import pandas as pd
 
 from cellabel.datasets import Dataset, check_split
+from cellabel.errors import InputError
 from cellabel.evaluation import Decision, decide, well_errors
 from cellabel.loop.held_out import HeldOut
 from cellabel.loop.promotion import read_held_out
+from cellabel.loop.training import CROSS_VALIDATED
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
 from cellabel.registry import ModelRegistry
@@ -22,6 +24,7 @@ __all__ = [
     "first_model_verdict",
     "implausible_wells",
     "newest_held_out",
+    "read_cross_validated",
     "robustness_table",
     "stain_errors",
 ]
@@ -52,6 +55,20 @@ def newest_held_out(registry: ModelRegistry, organelle: Organelle) -> HeldOut:
     """What was measured when the newest version was trained."""
     newest = registry.versions(organelle.name)[0]
     return read_held_out(registry.folder(organelle.name, newest.version))
+
+
+def read_cross_validated(registry: ModelRegistry, organelle: Organelle) -> pd.DataFrame:
+    """Fields measured by models that had not seen them, one row a field and side.
+
+    Raises:
+        InputError: the champion was not cross-validated.
+    """
+    path = registry.folder(organelle.name) / CROSS_VALIDATED
+    if not path.exists():
+        raise InputError(
+            f"The champion of {organelle.name} was not cross-validated: set models.folds and train."
+        )
+    return pd.read_parquet(path)
 
 
 def first_model_verdict(held_out: HeldOut, organelle: Organelle) -> Decision:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cellabel.errors import InputError
 from cellabel.evaluation import downstream_metrics
-from cellabel.loop.embeddings import embedding_columns, field_embedding
+from cellabel.loop.embeddings import embedding_columns, field_embedding, number_columns
 from cellabel.measurement import measure_field, measure_objects, measure_well
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
@@ -77,12 +77,12 @@ def store_prediction(home: Home, plate: Plate, model: OrganelleModel, model_vers
         with home.predictions.write(name, version, record) as folder:
             predicted = predict_plate(plate, model, folder / PREDICTED)
             embeddings = _well_embeddings(predicted.embeddings)
-            embeddings.to_parquet(folder / "embeddings.parquet", index=False)
+            embeddings.to_parquet(str(folder / "embeddings.parquet"), index=False)
             made = {"n_fields": len(predicted.fields), "seconds": round(time.perf_counter() - began, 2)}
             (folder / "made.json").write_text(json.dumps(made))
             record |= made
         record |= {"name": name, "version": version}
-    embeddings = pd.read_parquet(home.predictions.path(name, version) / "embeddings.parquet")
+    embeddings = pd.read_parquet(str(home.predictions.path(name, version) / "embeddings.parquet"))
     home.tables.write(embeddings, "embeddings", model.organelle, f"v{model_version}", plate.plate_id)
     return record
 
@@ -100,7 +100,7 @@ def measure_prediction(home: Home, plate_id: str, organelle: Organelle) -> Measu
     for field in predicted.fields():
         image, labels = field.image(organelle.name), field.labels(organelle.name)
         keys = _keys(field) | origin
-        options = {"organelle": organelle.name, "pixel_size_um": predicted.pixel_size_um}
+        options: dict[str, Any] = {"organelle": organelle.name, "pixel_size_um": predicted.pixel_size_um}
         cells.append(measure_objects(labels, image, **options).assign(**keys))
         fields.append(measure_field(labels, image, **options).assign(**keys))
     field_table = _with_plan(pd.concat(fields, ignore_index=True), plate)
@@ -118,7 +118,7 @@ def measure_prediction(home: Home, plate_id: str, organelle: Organelle) -> Measu
 
 
 def measure_stain(plate: Plate, organelle: Organelle) -> pd.DataFrame | None:
-    """What the same recipe measures on the plate's own stain, one row a well; None without a stain."""
+    """What the same recipe measures on the plate's own stain, one row a field; None without a stain."""
     rows = []
     for field in plate.fields():
         role = next((stain for stain in organelle.stains if stain in field.roles), None)
@@ -129,7 +129,7 @@ def measure_stain(plate: Plate, organelle: Organelle) -> pd.DataFrame | None:
         labels = segment(truth, organelle, pixel_size_um=pixel)
         features = measure_field(labels, truth, organelle=organelle.name, pixel_size_um=pixel)
         rows.append(features.assign(**_keys(field)))
-    return measure_well(pd.concat(rows, ignore_index=True)) if rows else None
+    return pd.concat(rows, ignore_index=True) if rows else None
 
 
 @dataclass(frozen=True)
@@ -169,20 +169,22 @@ def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
 
 
 def _agreement(home: Home, plate: Plate, organelle: Organelle, wells: pd.DataFrame) -> pd.DataFrame | None:
-    stained = measure_stain(plate, organelle)
-    if stained is None:
+    fields = measure_stain(plate, organelle)
+    if fields is None:
         return None
+    stained = measure_well(fields)
+    home.tables.write(fields, "stained_fields", organelle.name, plate.plate_id)
     home.tables.write(stained, "stained", organelle.name, plate.plate_id)
     both = stained[WELL].merge(wells[WELL])
     if len(both) < 2:
         return None
-    features = [name for name in stained if name.startswith(organelle.prefix)]
+    features = [str(name) for name in stained if str(name).startswith(organelle.prefix)]
     return downstream_metrics(both.merge(stained)[[*WELL, *features]], both.merge(wells)[[*WELL, *features]])
 
 
 def _well_embeddings(embeddings: pd.DataFrame) -> pd.DataFrame:
-    """Rows by field and kind → one row a well: the mean over fields of whole-field and foreground means, joined."""
-    numbers = [name for name in embeddings if name[:1] == "e" and name[1:].isdigit()]
+    """Rows by field and kind → one row a well: means over its fields, whole field and foreground joined."""
+    numbers = number_columns(embeddings.drop(columns=["kind"]))
     means = embeddings.groupby([*WELL, "kind"])[numbers].mean()
     rows = []
     for (plate, well), kinds in means.groupby(level=[0, 1]):
@@ -197,7 +199,7 @@ def _keys(field: Field) -> dict[str, Any]:
 
 
 def _plan_columns(plate: Plate) -> list[str]:
-    return [] if plate.plan is None else [f"Metadata_{_title(name)}" for name in plate.plan]
+    return [] if plate.plan is None else [f"Metadata_{_title(str(name))}" for name in plate.plan]
 
 
 def _with_plan(table: pd.DataFrame, plate: Plate) -> pd.DataFrame:
@@ -206,7 +208,7 @@ def _with_plan(table: pd.DataFrame, plate: Plate) -> pd.DataFrame:
     if plan is not None:
         renamed = plan.rename(columns=lambda name: f"Metadata_{_title(str(name))}").reset_index()
         table = table.merge(renamed, on="Metadata_Well", how="left")
-    keys = [name for name in table if name.startswith("Metadata_")]
+    keys = [name for name in table if str(name).startswith("Metadata_")]
     return table[[*keys, *(name for name in table if name not in keys)]]
 
 

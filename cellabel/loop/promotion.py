@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from upath import UPath
 
 from cellabel.alerts import Alert, AlertLedger, alert_id
 from cellabel.evaluation import Decision, GateSettings, decide
@@ -90,7 +91,7 @@ def read_held_out(folder: Path) -> HeldOut:
 
 
 def gate_names(held_out: HeldOut) -> list[str]:
-    """The conditions that the gate judges by, among those that were measured: the ones with a physical size."""
+    """The conditions that the gate judges by: those with a physical size."""
     return [name for name in held_out.measured["condition"].unique() if name.endswith("µm")]
 
 
@@ -108,7 +109,8 @@ def _champion_on(
 
     if champion.tags.get("test_set") == challenger.tags.get("test_set"):
         return read_held_out(registry.folder(champion.organelle, champion.version))
-    manifest = read_json(registry.folder(challenger.organelle, challenger.version) / "dataset.json") or {}
+    folder = registry.folder(challenger.organelle, challenger.version)
+    manifest = read_json(UPath(folder / "dataset.json")) or {}
     dataset = Dataset.from_manifest(manifest, partial(open_plate, home.plates))
     model = registry.load(champion.organelle, champion.version)
     return judge(home, model, dataset, test_only=True)

@@ -47,7 +47,7 @@ def rank_plate(home: Home, plate_id: str) -> Ranked:
         raise InputError(f"Nothing has been measured on plate {plate_id}: predict it first.")
     wells = tables[0]
     for table in tables[1:]:
-        features = [name for name in table if not name.startswith("Metadata_")]
+        features = [str(name) for name in table if not str(name).startswith("Metadata_")]
         wells = wells.merge(table[[*KEYS, *features]], on=KEYS, how="left")
     score = _score(wells)
     ranking = rank_clones(wells, score=score)
@@ -57,10 +57,10 @@ def rank_plate(home: Home, plate_id: str) -> Ranked:
 
 
 def _score(wells: pd.DataFrame) -> str:
-    """GFP a cell where both are measured; never total GFP alone, which rewards density."""
+    """GFP area a cell where both are measured; never total GFP alone, which rewards density."""
     if {"Gfp_TotalArea", "Nuclei_Count"} <= set(wells.columns):
-        return "gfp_per_cell"
-    return next(name for name in wells if name.endswith("_Count"))
+        return "gfp_area_per_cell"
+    return next(str(name) for name in wells if str(name).endswith("_Count"))
 
 
 def report_prediction(home: Home, plate_id: str, organelle: Organelle) -> tuple[UPath, dict[str, Any]]:
@@ -80,7 +80,7 @@ def report_prediction(home: Home, plate_id: str, organelle: Organelle) -> tuple[
     if not known:
         raise InputError(f"No training plate of {organelle.name} has been measured: predict them first.")
     reference = pd.concat([home.tables.read("fields", organelle.name, name) for name in known])
-    features = [name for name in current if name.startswith(f"{organelle.prefix}_")]
+    features = [str(name) for name in current if str(name).startswith(f"{organelle.prefix}_")]
     path = home.tables.root / "reports" / organelle.name / f"{plate_id}.html"
     with tempfile.TemporaryDirectory() as scratch:
         html = Path(scratch) / "report.html"

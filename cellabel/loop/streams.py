@@ -102,7 +102,7 @@ def instrument_slug(instrument: str) -> str:
 
 def epoch_store(home: Home) -> EpochStore:
     """Where the epochs lie."""
-    return EpochStore(home.detectors / "streams")
+    return EpochStore(str(home.detectors / "streams"))
 
 
 def followed_champion(home: Home, organelle: str) -> FollowedChampion:
@@ -193,7 +193,8 @@ def _save_harm(home: Home, harm: HarmModel | None) -> str | None:
 
 def _arrays(content: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(value) for name, value in content.items()})
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in content.items()}
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 

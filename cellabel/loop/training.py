@@ -30,7 +30,15 @@ from cellabel.registry import ModelRegistry, ModelVersion
 from cellabel.settings import Settings
 from cellabel.stores import Home, read_json, write_json
 
-__all__ = ["Challenger", "build_current_dataset", "plates_for_training", "train_challenger"]
+CROSS_VALIDATED = "cross_validated.parquet"
+
+__all__ = [
+    "CROSS_VALIDATED",
+    "Challenger",
+    "build_current_dataset",
+    "plates_for_training",
+    "train_challenger",
+]
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ def train_challenger(
     *,
     corruption: tuple[str, Sequence[float]] = ("", ()),
     tags: Mapping[str, str] | None = None,
-    progress: Callable[[str], object] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Challenger:
     """Train on a dataset, judge the result on its held-out wells, and register it as the challenger.
 
@@ -124,16 +132,18 @@ def train_challenger(
     began = time.perf_counter()
     result = train(dataset, config, resume=True, folder=folder, progress=progress)
     seconds = round(time.perf_counter() - began, 1)
+    cross_validated = _cross_validate(home, dataset, config, folder, progress)
+    if cross_validated is not None:
+        cross_validated.measured.to_parquet(result.folder / CROSS_VALIDATED, index=False)
     held_out = judge(home, result.model, dataset)
     held_out.measured.to_parquet(result.folder / "measured.parquet", index=False)
     held_out.embeddings.to_parquet(result.folder / "embeddings.parquet", index=False)
     agreement = held_out.agreement()
     agreement.to_csv(result.folder / "agreement.csv", index=False)
     metrics = {"pixel_pearson": held_out.pixel_pearson(), "training_seconds": seconds}
+    known = agreement.dropna(subset=["pearson"])
     metrics |= {
-        f"pearson_{row.feature}": float(row.pearson)
-        for row in agreement.itertuples()
-        if pd.notna(row.pearson)
+        f"pearson_{name}": float(r) for name, r in zip(known["feature"], known["pearson"], strict=True)
     }
     lineage = {key: value for key, value in (tags or {}).items() if value}
     lineage["test_set"] = held_out_hash(dataset.test)
@@ -181,6 +191,29 @@ def judge(home: Home, model: OrganelleModel, dataset: Dataset, *, test_only: boo
     rest = labelled([*dataset.train, *dataset.validation])
     clean = evaluate_model(model, rest, {CLEAN: None}, measure=False)
     return HeldOut(held_out.measured, pd.concat([held_out.embeddings, clean.embeddings], ignore_index=True))
+
+
+def _cross_validate(
+    home: Home, dataset: Dataset, config: Any, folder: Path, progress: Callable[[str], None] | None
+) -> HeldOut | None:
+    """Every place once predicted by a model that has not seen it; None for a dataset without folds."""
+    from cellabel.training import train
+
+    if dataset.folds is None:
+        return None
+    plates = {plate_id: open_plate(home.plates, plate_id) for plate_id in dataset.manifest()["plates"]}
+    parts = []
+    for index in range(dataset.folds):
+        fold = dataset.fold(index)
+        result = train(fold, config, resume=True, folder=folder.with_name(f"{folder.name}-{index}"))
+        fields = [LabelledField.of(plates[one.plate_id], one.well, one.site) for one in fold.test]
+        parts.append(evaluate_model(result.model, fields, {CLEAN: None}))
+        if progress is not None:
+            score = parts[-1].pixel_pearson()
+            progress(
+                f"fold {index + 1} of {dataset.folds}: pixel Pearson {score:.3f} on {len(fields)} fields"
+            )
+    return HeldOut(pd.concat([one.measured for one in parts]), pd.concat([one.embeddings for one in parts]))
 
 
 def held_out_hash(samples: Sequence[FieldSample]) -> str:

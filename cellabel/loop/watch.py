@@ -7,12 +7,14 @@ killed anywhere, or run twice, leaves the same state, verdicts and alerts as an 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cellabel.alerts import AlertLedger
 from cellabel.drift import InstrumentWatch, PlateObservation, PlateVerdict
+from cellabel.errors import InputError
 from cellabel.loop.embeddings import embedding_matrix
 from cellabel.loop.incidents import observe_verdict
 from cellabel.loop.streams import (
@@ -70,7 +72,7 @@ def tick_drift(home: Home, ledger: AlertLedger, *, now: datetime | None = None) 
         known = read_json(_index(home, slug)) or {}
         present = {stream: epoch.epoch for stream, epoch in epochs.items()}
         if ready or known.get("epochs") != present:
-            verdicts += _tick_instrument(home, ledger, slug, epochs, ready, known, moment)
+            verdicts += _tick_instrument(home, ledger, slug, epochs, ready, moment)
     return verdicts
 
 
@@ -105,12 +107,12 @@ def _tick_instrument(
     slug: str,
     epochs: Mapping[str, Epoch],
     ready: list[_Candidate],
-    known: Mapping[str, Any],
     now: datetime,
 ) -> list[PlateVerdict]:
     watch = _open_watch(home, slug)
+    begun = {stream: epoch.model_version for stream, epoch in watch.epochs.items()}
     for stream, epoch in epochs.items():
-        if known.get("epochs", {}).get(stream) != epoch.epoch:
+        if begun.get(stream) != epoch.epoch:
             watch.start_epoch(
                 stream,
                 epoch.detector,
@@ -121,7 +123,10 @@ def _tick_instrument(
                 margin=epoch.margin,
             )
     verdicts: list[PlateVerdict] = []
+    ticked = set(watch.plates)  # the index lags behind where a tick was killed between the two
     for candidate in ready:
+        if candidate.plate in ticked:
+            continue
         verdict = watch.tick(
             PlateObservation(
                 candidate.plate,
@@ -151,14 +156,16 @@ def _keep(
     *,
     persists: bool,
 ) -> None:
-    content = {
-        **verdict.to_dict(),
-        "instrument": slug,
-        "at": now.isoformat(),
-        "persists": persists,
-        "epochs": {stream: epoch.epoch for stream, epoch in epochs.items()},
-    }
-    content.pop("replayed")
+    content = stored_verdict(home, verdict.plate)
+    if content is None or content["event_id"] != verdict.event_id:  # else a killed tick has written it
+        content = {
+            **verdict.to_dict(),
+            "instrument": slug,
+            "at": now.isoformat(),
+            "persists": persists,
+            "epochs": {stream: epoch.epoch for stream, epoch in epochs.items()},
+        }
+        content.pop("replayed")
     write_json(home.detectors / "verdicts" / f"{verdict.plate}.json", content)
     write_json(home.detectors / "pending" / f"{verdict.event_id}.json", content)
 
@@ -172,7 +179,7 @@ def _open_watch(home: Home, slug: str) -> InstrumentWatch:
     return InstrumentWatch.from_bytes(
         data,
         {name: one for name in detectors if (one := open_detector(home, name)) is not None},
-        {name: one for name in harms if (one := open_harm(home, name)) is not None},
+        {name: harm for name in harms if (harm := open_harm(home, name)) is not None},
     )
 
 
@@ -186,7 +193,7 @@ def _unseen(home: Home) -> dict[str, list[_Candidate]]:
     found: dict[str, list[_Candidate]] = {}
     for plate in home.tables.names(ACQUISITION):
         record = (home.plates.record(plate) or {}) if plate not in seen else {}
-        if record.get("status") != "accepted":
+        if record.get("status") != "accepted" or "first_seen" not in record:  # its import is under way
             continue
         acquired = record.get("acquired_at")
         candidate = _Candidate(
@@ -222,7 +229,10 @@ def _rows(home: Home, plate: str, epochs: Mapping[str, Epoch]) -> dict[str, tupl
             continue
         table = home.tables.read(*parts)
         table = table.iloc[table["Metadata_Well"].map(order).argsort(kind="stable")]
-        rows[stream] = (table["Metadata_Well"].tolist(), epoch.standardise(embedding_matrix(table)))
+        matrix = embedding_matrix(table)
+        with suppress(InputError):  # the stream refuses rows that do not fit, and its verdict says why
+            matrix = epoch.standardise(matrix)
+        rows[stream] = (table["Metadata_Well"].tolist(), matrix)
     return rows
 
 

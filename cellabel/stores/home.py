@@ -32,8 +32,8 @@ class Home:
 
     Tables, by their folder: `quality/<plate>`, `acquisition/<plate>`,
     `cells|fields|wells/<organelle>/<plate>` (of the current prediction), `versions/<organelle>/v<model
-    version>/<plate>` (wells of every version), `stained/<organelle>/<plate>` (the same measured on the true
-    stain), `embeddings/<organelle>/v<model version>/<plate>` and `ranking/<plate>`.
+    version>/<plate>` (wells of every version), `stained|stained_fields/<organelle>/<plate>` (the same
+    measured on the true stain), `embeddings/<organelle>/v<model version>/<plate>` and `ranking/<plate>`.
     """
 
     settings: Settings

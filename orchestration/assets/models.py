@@ -30,8 +30,8 @@ def preprocessed_dataset(organelle: Organelle) -> dg.AssetsDefinition:
         group_name="datasets",
         kinds={"python"},
         owners=["team:models"],
-        description=f"Which fields train, stop and judge the {organelle.name} model: split by clone and plate, "
-        "the held-out wells frozen across versions.",
+        description=f"Which fields train, stop and judge the {organelle.name} model: split by clone and "
+        "plate, the held-out wells frozen across versions.",
     )
     def asset(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:
         from cellabel.loop import build_current_dataset
@@ -63,8 +63,8 @@ def organelle_model(organelle: Organelle) -> dg.AssetsDefinition:
         group_name="models",
         kinds={"pytorch", "mlflow"},
         owners=["team:models"],
-        description=f"A trained version of the {organelle.name} model in MLflow, alias `challenger`, with what it "
-        "reached on held-out wells, clean and corrupted.",
+        description=f"A trained version of the {organelle.name} model in MLflow, alias `challenger`, with "
+        "what it reached on held-out wells, clean and corrupted.",
     )
     def asset(
         context: dg.AssetExecutionContext, config: TrainingRun, stores: Stores, models: Models
@@ -106,8 +106,8 @@ def champion(organelle: Organelle) -> dg.AssetsDefinition:
         kinds={"mlflow"},
         owners=["team:models"],
         pool="promotion",
-        description=f"The version that predicts {organelle.name}: the challenger takes the alias if the gate lets it, "
-        "otherwise the reason is here. A new champion starts a new epoch of the drift streams.",
+        description=f"The version that predicts {organelle.name}: the challenger takes the alias if the "
+        "gate lets it, otherwise the reason is here. A new champion starts a new epoch of the drift streams.",
     )
     def asset(
         context: dg.AssetExecutionContext, stores: Stores, models: Models, alerts: Alerts

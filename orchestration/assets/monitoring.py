@@ -17,9 +17,9 @@ def drift(organelle: Organelle) -> dg.AssetSpec:
         group_name="monitoring",
         kinds={"numpy"},
         owners=["team:models"],
-        description=f"Whether the plate's {organelle.name} embeddings come from the reference: statistic, threshold, "
-        "verdict and change time, reported by the drift sensor; the diagnosis arrives from the run that it "
-        "requests.",
+        description=f"Whether the plate's {organelle.name} embeddings come from the reference: statistic, "
+        "threshold, verdict and change time, reported by the drift sensor; the diagnosis arrives from the "
+        "run that it requests.",
     )
 
 
@@ -30,6 +30,6 @@ acquisition_drift = dg.AssetSpec(
     group_name="monitoring",
     kinds={"numpy"},
     owners=["team:platform"],
-    description="The same for the images as acquired, before any normalisation: level, spread, noise, sharpness and "
-    "evenness. It does not depend on any model, so a model made robust cannot blind it.",
+    description="The same for the images as acquired, before any normalisation: level, spread, noise, "
+    "sharpness and evenness. It does not depend on any model, so a model made robust cannot blind it.",
 )

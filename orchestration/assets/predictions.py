@@ -1,6 +1,7 @@
 """From a plate to predicted stains, tables and a ranking. One set of assets an organelle."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -23,8 +24,8 @@ def predicted_plate(organelle: Organelle) -> dg.AssetsDefinition:
         kinds={"pytorch", "zarr"},
         owners=["team:imaging"],
         output_required=False,
-        description=f"The predicted {organelle.name} stain of every field, its objects and its embeddings, by the "
-        "champion; the last version stays until the new one is whole.",
+        description=f"The predicted {organelle.name} stain of every field, its objects and its embeddings, "
+        "by the champion; the last version stays until the new one is whole.",
     )
     def asset(
         context: dg.AssetExecutionContext, stores: Stores, models: Models
@@ -63,15 +64,18 @@ def prediction_table(organelle: Organelle) -> dg.AssetsDefinition:
         group_name="predictions",
         kinds={"parquet"},
         owners=["team:imaging"],
-        description=f"What is measured on the predicted {organelle.name}: one table a cell, a field and a well; where "
-        "the plate is stained, the agreement with the stain.",
+        description=f"What is measured on the predicted {organelle.name}: one table a cell, a field and a "
+        "well; where the plate is stained, the agreement with the stain.",
     )
     def asset(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:
         from cellabel.loop import measure_prediction
 
         measured = measure_prediction(stores.open(), context.partition_key, organelle)
-        metadata = {"wells": len(measured.wells), "objects": len(measured.cells)}
-        metadata["well_table"] = table_preview(measured.wells)
+        metadata: dict[str, Any] = {
+            "wells": len(measured.wells),
+            "objects": len(measured.cells),
+            "well_table": table_preview(measured.wells),
+        }
         if measured.agreement is not None:
             metadata["agreement_with_the_stain"] = table_preview(measured.agreement)
         return dg.MaterializeResult(metadata=metadata)
@@ -110,7 +114,8 @@ def clone_ranking(organelles: Sequence[Organelle]) -> dg.AssetsDefinition:
         group_name="predictions",
         kinds={"parquet"},
         owners=["team:imaging"],
-        description="The plate's clones, ranked for selection by what is measured on predicted stains, with intervals.",
+        description="The plate's clones, ranked for selection by what is measured on predicted stains, with "
+        "intervals.",
     )
     def asset(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:
         from cellabel.loop import rank_plate

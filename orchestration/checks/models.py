@@ -70,7 +70,7 @@ def robustness(organelle: Organelle) -> dg.AssetChecksDefinition:
         from cellabel.loop import newest_held_out, robustness_table
 
         table = robustness_table(newest_held_out(models.open(), organelle), organelle)
-        worst = table.loc[table["mean_error"].idxmax()]
+        worst = table.iloc[int(table["mean_error"].argmax())]
         return dg.AssetCheckResult(
             passed=bool(table["mean_error"].notna().all()),
             severity=dg.AssetCheckSeverity.WARN,

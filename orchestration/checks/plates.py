@@ -49,7 +49,8 @@ def quality(context: dg.AssetCheckExecutionContext, stores: Stores) -> dg.AssetC
         home.plates.update_record(
             context.partition_key,
             status="quarantined",
-            reason=f"{len(failed)} of {len(table)} fields fail the quality check, first {failed['reason'].iloc[0]}",
+            reason=f"{len(failed)} of {len(table)} fields fail the quality check, first "
+            f"{failed['reason'].iloc[0]}",
         )
     return dg.AssetCheckResult(
         passed=passed,

@@ -40,7 +40,8 @@ def agreement(organelle: Organelle) -> dg.AssetChecksDefinition:
         asset=dg.AssetKey([organelle.name, "prediction_table"]),
         name="downstream_metrics",
         partitions_def=plates,
-        description="Where the plate is stained: median error of the primary metrics, predicted against stained.",
+        description="Where the plate is stained: median error of the primary metrics, predicted against "
+        "stained.",
     )
     def check(context: dg.AssetCheckExecutionContext, stores: Stores) -> dg.AssetCheckResult:
         from cellabel.loop import stain_errors
@@ -50,7 +51,7 @@ def agreement(organelle: Organelle) -> dg.AssetChecksDefinition:
             return dg.AssetCheckResult(
                 passed=True, description="the plate has no such stain: nothing to compare"
             )
-        worst = table.loc[table["median_error"].idxmax()]
+        worst = table.iloc[int(table["median_error"].argmax())]
         return dg.AssetCheckResult(
             passed=bool(table["passed"].all()),
             severity=dg.AssetCheckSeverity.ERROR,

@@ -38,4 +38,4 @@ class Alerts(dg.ConfigurableResource):
         """The ledger of this installation."""
         from cellabel.alerts import AlertLedger
 
-        return AlertLedger(open_home().alerts)
+        return AlertLedger(str(open_home().alerts))

@@ -35,9 +35,9 @@ def champion_changed(
         jobs=[predict, train],
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="A new champion, set by the gate or by a person in MLflow's page: its drift streams start a new "
-        "epoch, and plates are predicted again. Waits while a training run is under way, so that a plate is "
-        "predicted "
+        description="A new champion, set by the gate or by a person in MLflow's page: its drift streams "
+        "start a new epoch, and plates are predicted again. Waits while a training run is under way, so "
+        "that a plate is predicted "
         "once for all its new champions.",
     )
     def sensor(

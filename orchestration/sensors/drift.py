@@ -28,8 +28,9 @@ def drift(train: AssetJob, diagnose: dg.JobDefinition, seconds: int) -> dg.Senso
         jobs=[train, diagnose],
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Ticks every stream with the wells of plates not yet seen, in the order of acquisition; reports "
-        "verdicts, opens incidents, and asks for their diagnosis and, where the policy allows, a retraining.",
+        description="Ticks every stream with the wells of plates not yet seen, in the order of acquisition; "
+        "reports verdicts, opens incidents, and asks for their diagnosis and, where the policy allows, a "
+        "retraining.",
     )
     def sensor(context: dg.SensorEvaluationContext, stores: Stores, alerts: Alerts) -> dg.SensorResult:
         from cellabel.loop import advance_incidents, forget_pending, pending_verdicts, tick_drift
@@ -114,7 +115,8 @@ def _sentence(found: dict) -> str:
         return f"not calibrated: {found['reason']}"
     proviso = " (provisional: too few reference plates)" if found["provisional"] else ""
     if found["status"] == "drift":
-        return f"drift from well {found['first_well']} on, {found['n_alarms']} of {found['n_wells']} wells{proviso}"
+        return f"drift from well {found['first_well']} on, {found['n_alarms']} of {found['n_wells']} "
+        f"wells{proviso}"
     return f"no drift in {found['n_wells']} wells{proviso}"
 
 
