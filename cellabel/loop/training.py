@@ -31,6 +31,7 @@ from cellabel.settings import Settings
 from cellabel.stores import Home, read_json, write_json
 
 CROSS_VALIDATED = "cross_validated.parquet"
+FINE_TUNING_RATE = 1e-3
 
 __all__ = [
     "CROSS_VALIDATED",
@@ -130,7 +131,8 @@ def train_challenger(
     config = training_config(settings, corruption)
     folder = _folder(settings, dataset, config.model_dump(mode="json"))
     began = time.perf_counter()
-    result = train(dataset, config, resume=True, folder=folder, progress=progress)
+    initial = _weights_to_start_from(registry, dataset, config) if corruption[0] else None
+    result = train(dataset, config, initial=initial, resume=True, folder=folder, progress=progress)
     seconds = round(time.perf_counter() - began, 1)
     cross_validated = _cross_validate(home, dataset, config, folder, progress)
     if cross_validated is not None:
@@ -159,6 +161,7 @@ def training_config(settings: Settings, corruption: tuple[str, Sequence[float]])
 
     changes: dict[str, Any] = {"seed": settings.models.seed, **settings.models.training}
     if corruption[0]:
+        changes["learning_rate"] = FINE_TUNING_RATE
         changes["corruption"] = CorruptionAugmentation(
             probability=0.5, kinds=(corruption[0],), severities=tuple(int(value) for value in corruption[1])
         )
@@ -191,6 +194,16 @@ def judge(home: Home, model: OrganelleModel, dataset: Dataset, *, test_only: boo
     rest = labelled([*dataset.train, *dataset.validation])
     clean = evaluate_model(model, rest, {CLEAN: None}, measure=False)
     return HeldOut(held_out.measured, pd.concat([held_out.embeddings, clean.embeddings], ignore_index=True))
+
+
+def _weights_to_start_from(registry: ModelRegistry, dataset: Dataset, config: Any) -> OrganelleModel | None:
+    """The champion's, where its network is the one to be trained: what it knows of clean images is kept."""
+    champion = registry.champion(dataset.organelle)
+    if champion is None:
+        return None
+    model = registry.load(dataset.organelle, champion.version)
+    same = all(model.network.config.get(name) == getattr(config, name) for name in ("base_channels", "depth"))
+    return model if same else None
 
 
 def _cross_validate(

@@ -58,6 +58,7 @@ def train(
     dataset: Dataset,
     config: TrainingConfig | None = None,
     *,
+    initial: OrganelleModel | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     logger: Any = None,
     folder: str | os.PathLike[str] | None = None,
@@ -70,6 +71,7 @@ def train(
     Args:
         dataset: what to learn from.
         config: how; None takes the defaults.
+        initial: a model whose weights the training starts from, of the same network; None draws them.
         resume: a checkpoint, or the folder that holds it; True takes up `<folder>.checkpoint` if it is there.
             Data set and configuration must be those of the checkpoint.
         logger: a Lightning logger (or several) for losses and settings.
@@ -85,13 +87,18 @@ def train(
     combined_loss(losses, binary=dataset.binary)
     result = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="cellabel-")) / "model"
     checkpoint = _checkpoint(resume, result)
-    identity = {"dataset": dataset.version, "config": config.model_dump(mode="json")}
+    identity = {
+        "dataset": dataset.version,
+        "config": config.model_dump(mode="json"),
+        "initial": initial.version if initial is not None else "",
+    }
     precision = _resumed_precision(checkpoint, identity) or resolve_precision(config.precision)
     with _quiet(), _threads(config.num_threads), torch.random.fork_rng():
         fitting = _fit(
             dataset,
             config,
             losses,
+            initial=initial,
             precision=precision,
             identity=identity,
             logger=logger,
@@ -111,6 +118,7 @@ def _fit(
     config: TrainingConfig,
     losses: dict[str, float],
     *,
+    initial: OrganelleModel | None,
     precision: str,
     identity: dict[str, Any],
     logger: Any,
@@ -129,6 +137,8 @@ def _fit(
     interval = math.ceil(total / config.validations)
     torch.manual_seed(config.seed)
     network = UNet(**_network_arguments(config))
+    if initial is not None:
+        _take_weights(network, initial)
     fitting = Fitting(
         network,
         config,
@@ -158,6 +168,15 @@ def _fit(
     trainer.fit(fitting, DataLoader(batches, batch_size=None), ckpt_path=checkpoint, weights_only=True)
     fitting.network.load_state_dict(fitting.best_state)
     return fitting
+
+
+def _take_weights(network: UNet, initial: OrganelleModel) -> None:
+    if network.config != initial.network.config:
+        raise InputError(
+            f"The network of {initial.name or initial.organelle} {initial.version} is not the one of this "
+            "training: train from new weights, or with its channels and depth."
+        )
+    network.load_state_dict(initial.network.state_dict())
 
 
 def _network_arguments(config: TrainingConfig) -> dict[str, Any]:
