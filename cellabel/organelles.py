@@ -98,7 +98,7 @@ NUCLEI = Organelle(
     primary_metrics=_intensity_metrics("Nuclei"),
     plausible={
         "Nuclei_Count": (1, 20_000),
-        "Nuclei_MeanArea_Um2": (20, 400),
+        "Nuclei_MeanAreaUm2": (20, 400),
         "Nuclei_MeanIntensity": (1, 65_535),
     },
 )
@@ -135,7 +135,7 @@ GOLGI = Organelle(
     target="continuous",
     preprocessing=(
         Step("enhance_spots", {"radius_um": 5.0}),
-        Step("clear_background", {"sigmas": 3.0, "smoothing_um": 0.65, "margin_um": 0.65}),
+        Step("clear_background", {"sigmas": 4.5, "smoothing_um": 0.65, "margin_um": 0.65}),
     ),
     losses={"mse": 1.0, "pcc": 0.2},
     segmentation=(
@@ -194,7 +194,7 @@ NUCLEOLI = Organelle(
     target="continuous",
     preprocessing=(
         Step("enhance_spots", {"radius_um": 2.5}),
-        Step("clear_background", {"sigmas": 3.0, "smoothing_um": 0.65, "margin_um": 0.65}),
+        Step("clear_background", {"sigmas": 4.5, "smoothing_um": 0.65, "margin_um": 0.65}),
     ),
     losses={"mse": 1.0, "pcc": 0.2},
     segmentation=(

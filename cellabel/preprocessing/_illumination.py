@@ -15,14 +15,14 @@ __all__ = ["correct_flat_field", "flat_field"]
 
 GRID = 64
 """Longer side, px, of the small images on which the shading is fitted."""
-WAVES = 4
-"""Number of cosine waves along each side that the shading may be made of."""
+DEGREE = 4
+"""Highest total degree of the polynomials that the shading may be made of."""
 
 
 def flat_field(fields: Iterable[ArrayLike], *, dark: float = 0.0) -> NDArray[np.float32]:
     """The gain of every pixel, from many fields of one channel, without a reference slide.
 
-    Every field is modelled as its own level times one smooth gain (a few cosine waves), plus sparse cells: a
+    Every field is modelled as its own level times one smooth gain (a polynomial of degree 4), plus sparse cells: a
     rank-1 fit, reweighted so that pixels far from it, cells above all, lose their say.
 
     Args:
@@ -86,15 +86,20 @@ def correct_flat_field(image: ArrayLike, gain: ArrayLike, *, dark: float = 0.0) 
     return np.asarray((array - dark) / divisor + dark, np.float32)
 
 
-def _cosines(length: int) -> NDArray[np.float64]:
-    phase = (np.arange(length) + 0.5) * np.pi / length
-    return np.cos(np.outer(phase, np.arange(WAVES)))
+def _polynomials(height: int, width: int) -> NDArray[np.float64]:
+    """Products of Legendre polynomials up to the total degree, (height · width, terms)."""
+    y, x = (
+        np.polynomial.legendre.legvander((2 * np.arange(side) + 1) / side - 1, DEGREE)
+        for side in (height, width)
+    )
+    terms = [np.outer(y[:, a], x[:, b]).ravel() for a in range(DEGREE + 1) for b in range(DEGREE + 1 - a)]
+    return np.column_stack(terms)
 
 
 def _rank_one(stack: NDArray[np.float64], rounds: int = 30) -> NDArray[np.float64]:
     """The smooth (h, w) gain whose multiples fit the (n, h, w) stack best, by reweighted least squares."""
     count, height, width = stack.shape
-    basis = np.einsum("ya,xb->yxab", _cosines(height), _cosines(width)).reshape(height * width, -1)
+    basis = _polynomials(height, width)
     pixels = stack.reshape(count, -1)
     levels = np.median(pixels, axis=1)
     if not (levels > 0).all():

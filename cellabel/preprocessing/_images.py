@@ -99,11 +99,12 @@ def background_and_noise(image: NDArray[Any], bins: int = 1024) -> Background:
 
     The darker class is what Otsu's threshold leaves behind, so a crowded field does not move the level; the
     spread is taken below the mode alone, because objects and blur lie above it. On a field without objects it
-    is the level and the standard deviation of the noise.
+    is the level and the standard deviation of the noise. The histogram is narrowed until it resolves the
+    spread, so that one very bright clone does not hide the noise.
 
     Args:
         image: (H, W), the image's units.
-        bins: resolution of the histogram between the 0th and the 99.9th percentile.
+        bins: of the histogram.
 
     Returns:
         Level and noise (one standard deviation), the image's units. A constant image has no noise.
@@ -111,25 +112,38 @@ def background_and_noise(image: NDArray[Any], bins: int = 1024) -> Background:
     low, high = histogram_quantiles(image, (0.0, 0.999))
     if not high > low:
         return Background(low, 0.0)
-    width = (high - low) / bins
-    if image.dtype in (np.uint8, np.uint16):
-        values = np.bincount(image.ravel()).astype(np.float64)
-        place, weights = (np.arange(values.size) - low) / width, values
-    else:
-        place, weights = ((image - np.float64(low)) / width).ravel(), None
-    counts = np.bincount(np.clip(place, 0, bins - 1).astype(np.intp), weights=weights, minlength=bins)
-    dark = counts[: otsu_bin(counts) + 1]
-    mode = _smoothed_mode(dark)
-    centres = np.arange(mode + 1) + 0.5
-    below = dark[: mode + 1]
-    spread = np.sqrt(np.sum(below * (centres - (mode + 0.5)) ** 2) / max(below.sum(), 1.0))
-    return Background(low + (mode + 0.5) * width, float(max(spread, 0.5)) * width)
+    values, weights = _tally(image)
+    for narrowing in range(6):
+        width = (high - low) / bins
+        kept = values <= high if narrowing else slice(None)
+        place = np.clip((values[kept] - low) / width, 0, bins - 1).astype(np.intp)
+        counts = np.bincount(place, weights=None if weights is None else weights[kept], minlength=bins)
+        dark = counts if narrowing else counts[: otsu_bin(counts) + 1]
+        mode = _mode(dark)
+        below = dark[: mode + 1]
+        spread = np.sqrt(np.sum(below * (mode - np.arange(mode + 1)) ** 2) / max(below.sum(), 1.0))
+        narrower = low + (mode + 20 * max(spread, 1.0)) * width
+        if spread > 10 or narrower >= high:
+            break
+        high = narrower
+    # Whole numbers spread over half a step at least, also where all of them agree.
+    smallest = 0.5 * width if weights is None else max(0.5 * width, 0.29)
+    return Background(float(low + (mode + 0.5) * width), float(max(spread * width, smallest)))
+
+
+def _tally(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    """All pixels as numbers, or for 8 and 16 bit every value once with its frequency."""
+    if image.dtype not in (np.uint8, np.uint16):
+        return image.ravel().astype(np.float64), None
+    frequency = np.bincount(image.ravel()).astype(np.float64)
+    values = np.flatnonzero(frequency)
+    return values.astype(np.float64), frequency[values]
 
 
 def otsu_bin(counts: NDArray[Any]) -> int:
     """The bin after which Otsu's method cuts a histogram (largest variance between the two classes)."""
-    weights = np.cumsum(counts)
-    moments = np.cumsum(counts * np.arange(counts.size))
+    weights = np.cumsum(counts, dtype=np.float64)
+    moments = np.cumsum(counts * np.arange(counts.size), dtype=np.float64)
     total, mean = weights[-1], moments[-1]
     inside = np.maximum(weights * (total - weights), np.finfo(np.float64).tiny)
     between = (mean * weights - moments * total) ** 2 / inside
@@ -137,11 +151,20 @@ def otsu_bin(counts: NDArray[Any]) -> int:
     return int(np.argmax(between))
 
 
-def _smoothed_mode(counts: NDArray[Any]) -> int:
-    """The fullest bin of a histogram after a running mean of 1 % of its occupied width."""
-    occupied = np.flatnonzero(counts)
-    if occupied.size == 0:
-        return 0
-    width = max(3, int(0.05 * (occupied[-1] - occupied[0] + 1)) | 1)
-    kernel = np.ones(width) / width
-    return int(np.argmax(np.convolve(counts, kernel, mode="same")))
+def _mode(counts: NDArray[Any]) -> int:
+    """The middle of the shortest run of bins that holds a half of the shortest run that holds a half.
+
+    Source: Robertson & Cryer 1974 (the half-sample mode), stopped after two halvings.
+    """
+    first, last = 0, counts.size - 1
+    for _ in range(2):
+        total = np.concatenate([[0.0], np.cumsum(counts[first : last + 1], dtype=np.float64)])
+        ends = np.searchsorted(total, total[:-1] + total[-1] / 2, side="left")
+        possible = np.flatnonzero(ends < total.size)
+        lengths = ends[possible] - possible
+        # Of runs of one length the fullest, so that a turned image has the same mode.
+        held = total[ends[possible]] - total[possible]
+        best = possible[np.lexsort((-held, lengths))[0]]
+        first, last = first + int(best), first + int(ends[best]) - 1
+    held = np.asarray(counts[first : last + 1], np.float64)
+    return first + int(np.searchsorted(np.cumsum(held), held.sum() / 2))

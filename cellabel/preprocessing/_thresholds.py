@@ -76,10 +76,12 @@ def local_threshold(
     return np.asarray(level - np.float32(offset), np.float32)
 
 
-def _histogram(array: NDArray[Any], low: float, high: float) -> tuple[NDArray[np.float64], float]:
-    width = (high - low) / BINS
-    index = np.minimum(((array - low) / width).astype(np.intp), BINS - 1)
-    return np.bincount(index.ravel(), minlength=BINS).astype(np.float64), width
+def _histogram(
+    array: NDArray[Any], low: float, high: float, bins: int = BINS
+) -> tuple[NDArray[np.float64], float]:
+    width = (high - low) / bins
+    index = np.minimum(((array - low) / width).astype(np.intp), bins - 1)
+    return np.bincount(index.ravel(), minlength=bins).astype(np.float64), width
 
 
 def _otsu(array: NDArray[Any], low: float, high: float) -> float:
@@ -96,7 +98,8 @@ def _triangle(array: NDArray[Any], low: float, high: float) -> float:
     low, high = histogram_quantiles(array, (0.0, 0.9999))
     if not high > low:
         return low
-    counts, width = _histogram(np.minimum(array, high), low, high)
+    # Fewer bins than whole numbers between the ends: empty bins would lie farthest from the line.
+    counts, width = _histogram(np.minimum(array, high), low, high, 256)
     peak = int(np.argmax(counts))
     occupied = np.flatnonzero(counts)
     end = int(occupied[-1]) if occupied[-1] - peak >= peak - occupied[0] else int(occupied[0])
