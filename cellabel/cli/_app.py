@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from cellabel.cli._alerts import alerts
+from cellabel.cli._drift import drift
+from cellabel.cli._images import corrupt, measure, predict
+from cellabel.cli._models import models
+from cellabel.cli._plates import import_folder, plates
+from cellabel.cli._simulate import simulate
+from cellabel.cli._training import evaluate, train
 from cellabel.errors import InputError
 
 app = typer.Typer(
@@ -27,7 +35,9 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]cellabel:[/red] {error}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"[red]cellabel:[/red] {escape(str(error))}", highlight=False
+        )
         sys.exit(BAD_INPUT)
 
 
@@ -57,3 +67,16 @@ def up(
     from cellabel.cli._serve import serve
 
     serve(Console(soft_wrap=True), port=port, mlflow_port=mlflow_port)
+
+
+app.command()(simulate)
+app.command("import")(import_folder)
+app.command()(train)
+app.command()(evaluate)
+app.command()(predict)
+app.command()(measure)
+app.command(context_settings={"ignore_unknown_options": True})(corrupt)  # −3 is a severity, not an option
+app.add_typer(drift, name="drift")
+app.add_typer(models, name="models")
+app.add_typer(plates, name="plates")
+app.add_typer(alerts, name="alerts")

@@ -1,0 +1,47 @@
+"""A folder becomes a plate with the records that the loop keeps, also where a person names the layout."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cellabel.loop import TakenIn
+    from cellabel.plates import Acquisition, Plate
+    from cellabel.stores import Home
+
+__all__ = ["look_at", "take_in_acquisition"]
+
+
+def take_in_acquisition(home: Home, acquisition: Acquisition, plate_id: str) -> TakenIn:
+    """As `cellabel.loop.take_in`, of an acquisition that has been opened by a layout of a person's choice.
+
+    Raises:
+        InputError: it cannot be imported, or is quarantined.
+    """
+    from cellabel.plates import import_plate
+
+    before = home.plates.record(plate_id) or {}
+    arrived = {
+        "source": str(acquisition.folder.resolve()),
+        "first_seen": before.get("first_seen") or datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        plate = import_plate(
+            acquisition, home.plates, plate_id=plate_id, max_bad_share=home.settings.inbox.max_bad_share
+        )
+    finally:
+        home.plates.update_record(plate_id, **arrived)
+    return look_at(home, plate)
+
+
+def look_at(home: Home, plate: Plate) -> TakenIn:
+    """Keep the tables of a plate's quality and of its wells in the order of imaging."""
+    from cellabel.loop import TakenIn
+    from cellabel.loop.acquisitions import _in_order_of_imaging
+    from cellabel.plates.quality import plate_quality
+
+    quality = plate_quality(plate)
+    home.tables.write(quality, "quality", plate.plate_id)
+    home.tables.write(_in_order_of_imaging(plate, quality), "acquisition", plate.plate_id)
+    return TakenIn(plate, quality)
