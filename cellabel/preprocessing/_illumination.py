@@ -22,8 +22,8 @@ DEGREE = 4
 def flat_field(fields: Iterable[ArrayLike], *, dark: float = 0.0) -> NDArray[np.float32]:
     """The gain of every pixel, from many fields of one channel, without a reference slide.
 
-    Every field is modelled as its own level times one smooth gain (a polynomial of degree 4), plus sparse cells: a
-    rank-1 fit, reweighted so that pixels far from it, cells above all, lose their say.
+    Every field is modelled as its own level times one smooth gain (a polynomial of degree 4), plus sparse
+    cells: a rank-1 fit, reweighted so that pixels far from it, cells above all, lose their say.
 
     Args:
         fields: images (H, W) of one channel and one shape, at least 3; more than about 20 change little.

@@ -110,7 +110,7 @@ def _split(
     inside = np.where(region, marks[box], 0)
     names = np.unique(inside[inside > 0])
     ranked = names[np.argsort(strength[names], kind="stable")]
-    rank = np.zeros(int(names[-1]) + 1, np.float32)
+    rank = np.zeros(int(names[-1]) + 1)
     rank[ranked] = np.arange(1, ranked.size + 1)
     flood = _flood(np.where(region, hill[box], 0).astype(np.uint16), rank[inside])
     new_names = np.concatenate(([0, number], np.arange(last + 1, last + ranked.size)))
@@ -118,16 +118,21 @@ def _split(
     return last + ranked.size - 1
 
 
-def _flood(hill: NDArray[np.uint16], seeds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Grow the seeds over the hill, from its top down, in steps of half a pixel of distance."""
-    flood = seeds
+def _flood(hill: NDArray[np.uint16], seeds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Grow the seeds over the hill, from its top down, in steps of half a pixel of distance.
+
+    A pixel follows the highest of its neighbours that is taken, and among equally high ones the higher
+    number.
+    """
+    flood, base = seeds, seeds.max() + 1
+    height = hill.astype(np.float64) * base
     level = int(hill.max())
     while level > 0:
         level = max(level - FINENESS // 2, 0)
-        free = (hill > level).astype(np.float32)
+        free = hill > level
         while True:
-            reached = cv2.multiply(cv2.dilate(flood, SQUARE), free)
-            grown = np.where(flood > 0, flood, reached)
+            reached = np.mod(cv2.dilate(np.where(flood > 0, height + flood, 0.0), SQUARE), base)
+            grown = np.where((flood == 0) & free, reached, flood)
             if np.array_equal(grown, flood):
                 break
             flood = grown

@@ -1,0 +1,184 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellabel.errors import InputError
+from cellabel.organelles import ORGANELLES, Step
+from cellabel.preprocessing import prepare_target
+from cellabel.segmentation import clear_border, segment
+
+
+def nuclei(seed=0, count=9, shape=(150, 170), noise=4.0, radius=9.0):
+    """Round nuclei well inside the field, some of which touch; and their true number."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.zeros(shape)
+    for _ in range(count):
+        cy, cx = rng.uniform(30, shape[0] - 30), rng.uniform(30, shape[1] - 30)
+        height, wide = rng.uniform(500, 1100), rng.uniform(0.8, 1.2) * radius
+        image = np.maximum(image, height / (1 + np.exp((np.hypot(y - cy, x - cx) - wide) / 0.8)))
+    return np.rint(image + 100 + rng.normal(0, noise, shape)).astype(np.uint16)
+
+
+def two(distance, radius=10.0):
+    y, x = np.mgrid[:80, :100]
+    image = np.zeros((80, 100))
+    for cx in (50 - distance / 2, 50 + distance / 2):
+        image = np.maximum(image, 800 / (1 + np.exp(np.hypot(y - 40, x - cx) - radius)))
+    return image + np.random.default_rng(1).normal(100, 5, image.shape)
+
+
+def same_objects(one, other):
+    """Whether two label images show the same objects under other numbers."""
+    if not np.array_equal(one > 0, other > 0):
+        return False
+    pairs = np.unique(np.stack([one[one > 0], other[other > 0]]), axis=1)
+    return pairs.shape[1] == one.max() == other.max()
+
+
+@pytest.mark.parametrize("name", list(ORGANELLES))
+def test_labels_are_whole_numbers_from_one_without_gaps(name):
+    labels = segment(nuclei(), name)
+    assert labels.dtype == np.int32 and labels.shape == (150, 170)
+    np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
+
+
+@pytest.mark.parametrize("name", list(ORGANELLES))
+@pytest.mark.parametrize(
+    "empty",
+    [
+        np.zeros((64, 64), np.float32),
+        np.full((64, 64), 700, np.uint16),
+        np.random.default_rng(0).normal(100, 5, (256, 256)),
+        np.random.default_rng(1).poisson(100, (256, 256)).astype(np.uint16),
+        np.random.default_rng(2).poisson(1, (256, 256)).astype(np.uint8),
+        np.random.default_rng(3).normal(-5, 1e-6, (100, 100)),
+    ],
+    ids=["zero", "constant", "normal", "poisson", "8 bit", "tiny"],
+)
+def test_an_empty_field_has_no_objects(name, empty):
+    assert segment(empty, name).max() == 0
+
+
+def test_one_nucleus_is_one_object_of_about_its_area():
+    labels = segment(two(0))
+    assert labels.max() == 1
+    assert (labels > 0).sum() == pytest.approx(np.pi * 10**2, rel=0.15)
+
+
+def test_touching_nuclei_are_split_and_overlapping_ones_at_their_waist():
+    assert segment(two(19)).max() == 2
+    labels = segment(two(16))
+    assert labels.max() == 2
+    areas = np.bincount(labels.ravel())[1:]
+    assert areas.min() > 0.8 * areas.max()
+    assert abs(np.argwhere(labels == labels[40, 38])[:, 1].max() - 49) <= 3
+
+
+def test_a_nucleus_is_not_split_by_its_texture():
+    image = two(0)
+    texture = np.random.default_rng(4).normal(0, 60, image.shape)
+    assert segment(image + texture * (image > 400)).max() == 1
+
+
+def test_every_object_is_connected():
+    import cv2
+
+    labels = segment(nuclei(seed=5, count=25))
+    for number in range(1, labels.max() + 1):
+        assert cv2.connectedComponents((labels == number).astype(np.uint8), connectivity=8)[0] == 2
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10_000), turns=st.integers(1, 3), count=st.integers(0, 20))
+def test_a_turned_image_has_turned_labels(seed, turns, count):
+    image = nuclei(seed, count)
+    assert same_objects(segment(np.rot90(image, turns).copy()), np.rot90(segment(image), turns))
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10_000), down=st.integers(-20, 20), right=st.integers(-20, 20))
+def test_a_moved_image_has_moved_labels(seed, down, right):
+    image = nuclei(seed)
+    image[:22] = image[-22:] = image[:, :22] = image[:, -22:] = 100
+    moved = np.roll(image, (down, right), (0, 1))
+    assert same_objects(segment(moved), np.roll(segment(image), (down, right), (0, 1)))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), gain=st.sampled_from([0.01, 0.5, 3.0, 64.0]), offset=st.integers(-3000, 3000)
+)
+def test_neither_offset_nor_gain_changes_an_area(seed, gain, offset):
+    image = nuclei(seed).astype(np.float64)
+    labels = segment(image)
+    assert same_objects(segment(image + offset), labels)
+    scaled = segment(image * gain)
+    assert scaled.max() == labels.max()
+    assert (scaled > 0).sum() == pytest.approx((labels > 0).sum(), rel=0.002)
+
+
+def test_targets_smooth_predictions_and_raw_stains_agree_on_the_count():
+    import cv2
+
+    image = nuclei(seed=3)
+    count = segment(image).max()
+    target = prepare_target(image, "nuclei")
+    assert segment(target).max() == count
+    assert segment(cv2.GaussianBlur(target, (0, 0), 1.2)).max() == count
+
+
+def test_a_hot_pixel_changes_nothing_and_negative_values_are_allowed():
+    image = nuclei(seed=6)
+    hot = image.copy()
+    hot[3, 3] = 65535
+    assert segment(hot).max() == segment(image).max()
+    assert same_objects(segment(image.astype(np.int32) - 5000), segment(image))
+
+
+def test_an_image_smaller_than_every_structuring_element_is_segmented():
+    for shape in ((1, 1), (2, 3), (5, 40)):
+        for name in ORGANELLES:
+            assert segment(np.arange(np.prod(shape), dtype=np.uint16).reshape(shape), name).shape == shape
+
+
+def test_lengths_follow_the_pixel_size():
+    import cv2
+
+    image = nuclei(seed=7, noise=2.0)
+    fine = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    assert segment(fine, pixel_size_um=0.325).max() == segment(image, pixel_size_um=0.65).max()
+    with pytest.raises(InputError, match="pixel size"):
+        segment(image, pixel_size_um=-1)
+
+
+def test_a_probability_is_cut_at_one_half_and_a_mask_stays_a_mask():
+    probability = np.zeros((60, 60), np.float32)
+    probability[10:25, 10:25] = 0.9
+    probability[35:50, 35:50] = 0.4
+    labels = segment(probability, "gfp")
+    assert labels.max() == 1 and labels[17, 17] == 1 and labels[42, 42] == 0
+    assert same_objects(segment((probability > 0.5).astype(np.uint8), "gfp"), labels)
+
+
+@pytest.mark.parametrize("bad", [np.full((20, 20), np.nan), np.zeros((3, 20, 20)), np.zeros((0, 5))])
+def test_what_is_no_image_is_refused(bad):
+    with pytest.raises(InputError):
+        segment(bad)
+
+
+def test_an_unknown_step_is_refused_with_the_known_ones():
+    broken = dataclasses.replace(ORGANELLES["nuclei"], segmentation=(Step("magic"),))
+    with pytest.raises(InputError, match="split_touching"):
+        segment(np.ones((5, 5)), broken)
+
+
+def test_clearing_the_border_keeps_the_whole_objects_only():
+    labels = np.zeros((10, 10), np.int32)
+    labels[0:3, 0:3], labels[4:6, 4:6], labels[8:, 5:7] = 1, 2, 3
+    cleared = clear_border(labels)
+    assert cleared.max() == 1 and cleared[4, 4] == 1 and cleared[0, 0] == 0
+    assert clear_border(np.zeros((4, 4), int)).max() == 0
