@@ -23,10 +23,8 @@ from cellabel.stores import Home
 
 __all__ = ["real_demo"]
 
-NAME = re.compile(
-    r"^(?P<plate>[A-Za-z0-9]+)_(?P<position>p\d+)_(?P<time>t\d+)_z\d+_(?P<channel>bf|nuc)\.tif$"
-)
-PATTERN = r"^(?P<plate>[A-Za-z0-9]+)_(?P<position>p\d+)_(?P<time>t\d+)_z\d+_(?P<channel>bf|nuc)\.tif$"
+PATTERN = r"^(?P<plate>[A-Za-z0-9]+)_(?P<position>p\d+)_t(?P<time>\d+)_z\d+_(?P<channel>bf|nuc)\.tif$"
+NAME = re.compile(PATTERN)
 PIXEL_SIZE_UM = 0.65
 FIELD = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 METRICS = ("Nuclei_Count", "Nuclei_TotalArea", "Nuclei_TotalIntensity", "Nuclei_MeanIntensity")

@@ -322,8 +322,8 @@ def test_an_encoder_learns_to_remember_images_and_refuses_corruption(dataset):
 
 
 def test_a_training_can_start_from_the_weights_of_a_model(trained, dataset):
-    still = train(dataset, tiny(max_steps=1, validations=1, learning_rate=1e-12), initial=trained.model)
-    for name, tensor in trained.model.network.named_parameters():
+    still = train(dataset, tiny(max_steps=1, validations=1, learning_rate=1e-12), initial=trained[0].model)
+    for name, tensor in trained[0].model.network.named_parameters():
         torch.testing.assert_close(
             dict(still.model.network.named_parameters())[name], tensor, atol=1e-6, rtol=0
         )
@@ -331,4 +331,4 @@ def test_a_training_can_start_from_the_weights_of_a_model(trained, dataset):
 
 def test_weights_of_another_network_are_refused(trained, dataset):
     with pytest.raises(InputError, match="is not the one of this training"):
-        train(dataset, tiny(base_channels=8), initial=trained.model)
+        train(dataset, tiny(base_channels=8), initial=trained[0].model)
