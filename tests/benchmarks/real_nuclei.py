@@ -99,7 +99,8 @@ def main() -> None:
             predicted, true = predict_image(result.model, fold.raw(sample)), fold.target(sample)
             pearson = np.corrcoef(predicted.ravel(), true.ravel())[0, 1]
             rows.append((index, sample.well, sample.site, pearson, count(true), count(predicted)))
-        print(f"fold {index + 1}: {time.perf_counter() - start:.0f} s", flush=True)
+        mean = np.mean([row[3] for row in rows if row[0] == index])
+        print(f"fold {index + 1}: Pearson {mean:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
     if not arguments.no_final:
         train(dataset, config)
     table = pd.DataFrame(rows, columns=["fold", "position", "time", "pearson", "count", "predicted_count"])
