@@ -1,0 +1,90 @@
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from cellabel.cli import _demo
+from cellabel.cli._real_demo import real_demo
+from cellabel.errors import InputError
+
+
+class Silent:
+    """Stands for the daemon: these tests are about the home."""
+
+    def __init__(self, *_):
+        self.log = "daemon.log"
+
+    def start(self): ...
+
+    def stop(self): ...
+
+    def check(self): ...
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLABEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(_demo, "Service", Silent)
+    return tmp_path / "home"
+
+
+def enter(name="one", fresh=False, **changes):
+    return _demo.running_demo(name, changes, fresh=fresh, console=Console(quiet=True))
+
+
+def test_the_demos_settings_are_written_where_a_person_sees_them(home):
+    with enter(sensor_seconds=3) as demo:
+        assert demo.home.settings.sensor_seconds == 3
+    assert "should not" in (home / "settings.yaml").read_text()
+
+
+def test_a_second_demo_at_the_same_time_is_refused(home):
+    home.mkdir()
+    lock = FileLock(home / "demo.lock")
+    with lock, pytest.raises(InputError, match="A demo is under way"), enter():
+        pass
+
+
+def test_a_second_demo_goes_on_and_a_fresh_one_begins_anew(home):
+    with enter():
+        (home / "kept.txt").write_text("x")
+    with enter():
+        assert (home / "kept.txt").exists()
+    with enter(fresh=True):
+        assert not (home / "kept.txt").exists()
+
+
+def test_a_home_that_holds_something_else_is_left_alone(home):
+    with enter("one"):
+        pass
+    with pytest.raises(InputError, match="holds the demo 'one'"), enter("two", fresh=True):
+        pass
+    (home / "demo.txt").unlink()
+    with pytest.raises(InputError, match="something that is no demo"), enter("one", fresh=True):
+        pass
+    assert (home / "settings.yaml").exists()
+
+
+def test_a_failed_run_stops_the_demo_with_its_sentence(home):
+    from cellabel.alerts import Alert, AlertLedger
+
+    with enter() as demo:
+        AlertLedger(str(demo.home.alerts)).write(
+            Alert(
+                id="failure-1",
+                kind="failure",
+                title="The run ingest of P1 failed",
+                body="raw_plate: no images",
+            )
+        )
+        with pytest.raises(InputError, match=r"The run ingest of P1 failed: raw_plate: no images .*FRESH=1"):
+            demo.wait("a plate", lambda: False)
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_a_folder_without_real_images_is_told(home, tmp_path, make):
+    folder = tmp_path / "images"
+    if make:
+        folder.mkdir()
+        (folder / "holiday.tif").write_bytes(b"")
+    with pytest.raises(InputError, match=r"There is no folder|holds no images named"):
+        real_demo(Console(quiet=True), folder)
