@@ -36,8 +36,9 @@ lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo >/tmp/cellabel-lint-imports.log 2>&1 || { cat /tmp/cellabel-lint-imports.log; exit 1; }
+	@$(BIN)/lint-imports
 	@$(BIN)/hadolint deployment/Dockerfile
+	@if command -v docker-compose >/dev/null; then docker-compose -f deployment/compose.yaml config --quiet; fi
 
 bench: install ## speed as ratios against named alternatives
 	@$(BIN)/pytest -q -m benchmark tests/benchmarks -s
