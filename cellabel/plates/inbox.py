@@ -33,8 +33,8 @@ def scan_inbox(
 ) -> tuple[list[Arrival], dict[str, dict[str, Any]]]:
     """The folders that are complete, and what to remember until the next look.
 
-    A folder is complete when it holds a file `transfer.complete`, or when the names, sizes and times of its files
-    have been the same for `settle_seconds`. Hidden names and symbolic links are ignored.
+    A folder is complete when it holds a file `transfer.complete`, or when the names, sizes and times of its
+    files have been the same for `settle_seconds`. Hidden names and symbolic links are ignored.
 
     Args:
         inbox: the folder under which acquisition folders appear; it need not exist.

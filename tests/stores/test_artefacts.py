@@ -59,9 +59,9 @@ def test_a_killed_write_is_never_read_and_is_swept_by_the_next(tmp_path):
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     store = ArtefactStore(tmp_path)
-    with pytest.raises(InputError, match=r"'P1' could not be written .*No space left.*make room"):
-        with store.write("P1", "v1"):
-            raise OSError(28, "No space left on device")
+    told = pytest.raises(InputError, match=r"'P1' could not be written .*No space left.*make room")
+    with told, store.write("P1", "v1"):
+        raise OSError(28, "No space left on device")
     assert store.record("P1") is None
     assert list((tmp_path / "P1").iterdir()) == []
 
