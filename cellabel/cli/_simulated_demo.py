@@ -15,7 +15,8 @@ from rich.table import Table
 
 from cellabel.alerts import AlertLedger
 from cellabel.cli._demo import Demo, running_demo
-from cellabel.loop import incidents, plate_status, read_champions
+from cellabel.drift import decide
+from cellabel.loop import incidents, plate_status, policy_of, read_champions
 from cellabel.stores import Home
 
 __all__ = ["simulated_demo"]
@@ -95,11 +96,18 @@ def _story(demo: Demo) -> None:
         return
     heard: set[str] = set()
     demo.wait("the end of the incident's work", lambda: _incident_settled(demo, heard))
-    after = read_champions(home)
-    if after != before:
+    promoted = [one for one in incidents(home)[-1].retrainings if one.outcome == "promoted"]
+    if promoted:
+        after = demo.wait("the new champion's drift streams", lambda: _changed(home, before))
         changed = ", ".join(name for name in after if after[name] != before.get(name))
         demo.tell(f"predicting the plates again by the new champion of {changed} …")
         demo.wait_for_predictions([*LABELLED, CLEAN, DEFOCUSED], after)
+
+
+def _changed(home: Home, before: dict[str, int]) -> dict[str, int]:
+    """The champions, once they are others than before."""
+    champions = read_champions(home)
+    return champions if champions != before else {}
 
 
 class _Microscope(threading.Thread):
@@ -196,12 +204,12 @@ def _incident_settled(demo: Demo, heard: set[str]) -> bool:
     if latest.status == "retraining" and latest.id not in heard:
         heard.add(latest.id)
         demo.tell(f"retraining {latest.most_harmed} with corruption augmentations …")
-    ended = any(retraining.outcome != "running" for retraining in latest.retrainings)
-    return (
-        ended
-        or latest.status in ("person_needed", "closed")
-        or (latest.harm == "harmless" and bool(latest.diagnosis))
-    )
+    if latest.status == "told" and latest.diagnosis is not None:
+        action = decide(latest, policy_of(demo.home.settings), latest.retrainings, datetime.now(UTC))
+        if action.kind in ("none", "wait"):
+            demo.tell(f"nothing more is done: {action.reason}")
+            return True
+    return latest.status in ("person_needed", "closed")
 
 
 def _summary(home: Home) -> Table:

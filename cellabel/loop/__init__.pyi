@@ -31,6 +31,9 @@ from .incidents import (
     incidents as incidents,
 )
 from .incidents import (
+    policy_of as policy_of,
+)
+from .incidents import (
     read_incident as read_incident,
 )
 from .incidents import (
