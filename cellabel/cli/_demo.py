@@ -16,7 +16,14 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from cellabel.alerts import AlertLedger
-from cellabel.cli._services import Service, environment, prepare_dagster_home, program
+from cellabel.cli._services import (
+    LOCALHOST,
+    Service,
+    environment,
+    free_port,
+    prepare_dagster_home,
+    program,
+)
 from cellabel.errors import InputError
 from cellabel.loop import plate_status
 from cellabel.settings import Settings, load_settings
@@ -34,15 +41,20 @@ class Demo:
 
     Attributes:
         home: the stores.
-        daemon: Dagster's daemon, with the code location and the runs below it.
+        services: the code location, with the runs below it, and the daemon.
         console: where progress goes.
         began: when, for the times in the progress lines.
     """
 
     home: Home
-    daemon: Service
+    services: tuple[Service, ...]
     console: Console
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def log(self) -> Path:
+        """What the runs printed."""
+        return self.services[0].log
 
     def tell(self, sentence: str) -> None:
         """One line of progress, with the time since the start."""
@@ -60,11 +72,12 @@ class Demo:
             result = done()
             if result:
                 return result
-            self.daemon.check()
+            for service in self.services:
+                service.check()
             self._raise_failure()
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"Waited {PATIENCE_SECONDS // 60} minutes for {what} in vain: read {self.daemon.log}, "
+                    f"Waited {PATIENCE_SECONDS // 60} minutes for {what} in vain: read {self.log}, "
                     f"then run "
                     "this again to go on."
                 )
@@ -133,16 +146,44 @@ def running_demo(
         settings = _claim(folder, name, changes, fresh)
         prepare_dagster_home(settings)
         variables = environment(settings) | {"CELLABEL_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        command = [program("dagster-daemon"), "run", "-w", "workspace.yaml"]
-        daemon = Service("the Dagster daemon", command, variables, folder / "dagster" / "daemon.log")
-        demo = Demo(open_home(settings), daemon, console)
+        code, daemon = _dagster(folder / "dagster", variables)
+        demo = Demo(open_home(settings), (code, daemon), console)
+        code.start()
         daemon.start()
         try:
             yield demo
         finally:
             daemon.stop()
+            code.stop()
     finally:
         lock.release()
+
+
+def _dagster(folder: Path, variables: dict[str, str]) -> tuple[Service, Service]:
+    """The code location, which launches the runs, and the daemon with the sensors and the queue.
+
+    The code location is a server of its own: one that the daemon starts would be started anew every minute.
+    """
+    port = free_port()
+    location = {"host": LOCALHOST, "port": port, "location_name": "cellabel"}
+    workspace = folder / "workspace.yaml"
+    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))
+    serve = [
+        program("dagster"),
+        "api",
+        "grpc",
+        "-m",
+        "orchestration.definitions",
+        "-h",
+        LOCALHOST,
+        "-p",
+        str(port),
+    ]
+    watch = [program("dagster-daemon"), "run", "-w", str(workspace)]
+    return (
+        Service("the code location", serve, variables, folder / "code.log"),
+        Service("the Dagster daemon", watch, variables, folder / "daemon.log"),
+    )
 
 
 def _claim(folder: Path, name: str, changes: dict[str, Any], fresh: bool) -> Settings:

@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {
     "models": {
         "min_labelled_plates": 1,
         "folds": 3,
-        "training": {"modality": "other", "max_steps": 200, "num_threads": 2},
+        "training": {"modality": "other", "max_steps": 340, "num_threads": 2},
     },
     "promotion": {"min_plates": 1, "min_wells": 2},
 }
@@ -79,7 +79,7 @@ def _experiments(data: Path) -> Counter[str]:
 
 def _story(demo: Demo, data: Path, training: str, others: list[str]) -> None:
     home = demo.home
-    demo.tell(f"Dagster is starting over {home.settings.home}; its log: {demo.daemon.log}")
+    demo.tell(f"Dagster is starting over {home.settings.home}; its log: {demo.log}")
     _land(demo, data, training)
     demo.wait(f"plate {training}", partial(_accepted, home, training))
     demo.tell(f"{training} is in; training with positions left out, three folds and the model to keep …")

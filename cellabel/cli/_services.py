@@ -15,7 +15,16 @@ from pathlib import Path
 from cellabel.errors import InputError
 from cellabel.settings import Settings
 
-__all__ = ["PROJECT", "Service", "check_port", "environment", "prepare_dagster_home", "program"]
+__all__ = [
+    "LOCALHOST",
+    "PROJECT",
+    "Service",
+    "check_port",
+    "environment",
+    "free_port",
+    "prepare_dagster_home",
+    "program",
+]
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCALHOST = "127.0.0.1"
@@ -121,6 +130,13 @@ def prepare_dagster_home(settings: Settings) -> Path:
     if not file.exists():
         shutil.copyfile(PROJECT / "deployment" / "dagster.yaml", file)
     return folder
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((LOCALHOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def check_port(port: int, what: str, option: str) -> None:

@@ -75,7 +75,7 @@ def simulated_demo(console: Console, *, fresh: bool = False) -> None:
 
 def _story(demo: Demo) -> None:
     home = demo.home
-    demo.tell(f"Dagster is starting over {home.settings.home}; its log: {demo.daemon.log}")
+    demo.tell(f"Dagster is starting over {home.settings.home}; its log: {demo.log}")
     microscope = _Microscope(demo)
     microscope.start()
     for plate in LABELLED:

@@ -11,7 +11,7 @@ class Silent:
     """Stands for the daemon: these tests are about the home."""
 
     def __init__(self, *_):
-        self.log = "daemon.log"
+        self.log = "code.log"
 
     def start(self): ...
 
