@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from cellabel.corruptions import corrupt, pupil_defocus
 from cellabel.evaluation import CLEAN, downstream_metrics, well_errors
 from cellabel.loop.embeddings import embedding_columns, field_embedding
+from cellabel.loop.stains import stained
 from cellabel.measurement import measure_field, measure_well
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM, Organelle, organelle
 from cellabel.plates import Field, Plate
-from cellabel.preprocessing import prepare_target
 from cellabel.segmentation import segment
 
 __all__ = ["Condition", "HeldOut", "LabelledField", "evaluate_model", "gate_conditions", "harm_conditions"]
@@ -148,19 +148,19 @@ def evaluate_model(
     embeddings: list[dict[str, object]] = []
     for labelled in fields:
         raw = labelled.field.image("transmitted")
-        truth = _truth(labelled, recipe) if measure else None
+        pixel = labelled.plate.pixel_size_um
+        truth = stained(labelled.field, recipe, pixel) if measure else None
         if truth is not None:
-            measured.append(
-                {**labelled.key, "side": "true", "condition": CLEAN, **_features(truth, recipe, labelled)}
-            )
+            row = {**labelled.key, "side": "true", "condition": CLEAN}
+            measured.append(row | _features(truth.labels, truth.target, recipe, pixel))
         for name, change in conditions.items():
             image, embedding = predict_field(model, raw if change is None else change(raw), labelled.plate)
             embeddings.append({**labelled.key, "condition": name, **embedding_columns(embedding)})
             if truth is None:
                 continue
             row = {**labelled.key, "side": "predicted", "condition": name}
-            row |= _features(image, recipe, labelled)
-            measured.append(row | {"pixel_pearson": _pearson(truth, image)})
+            row |= _features(segment(image, recipe, pixel_size_um=pixel), image, recipe, pixel)
+            measured.append(row | {"pixel_pearson": _pearson(truth.target, image)})
     return HeldOut(pd.DataFrame(measured), pd.DataFrame(embeddings))
 
 
@@ -176,15 +176,10 @@ def predict_field(
     )
 
 
-def _truth(labelled: LabelledField, recipe: Organelle) -> NDArray[np.float32]:
-    role = next(stain for stain in recipe.stains if stain in labelled.field.roles)
-    return prepare_target(labelled.field.image(role), recipe, pixel_size_um=labelled.plate.pixel_size_um)
-
-
-def _features(image: NDArray, recipe: Organelle, labelled: LabelledField) -> dict[str, object]:
-    pixel = labelled.plate.pixel_size_um
-    labels = segment(image, recipe, pixel_size_um=pixel)
-    return dict(measure_field(labels, image, organelle=recipe.name, pixel_size_um=pixel).iloc[0])
+def _features(
+    labels: NDArray, image: NDArray, recipe: Organelle, pixel_size_um: float | None
+) -> dict[str, object]:
+    return dict(measure_field(labels, image, organelle=recipe.name, pixel_size_um=pixel_size_um).iloc[0])
 
 
 def _pearson(truth: NDArray, image: NDArray) -> float:

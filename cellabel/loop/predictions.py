@@ -12,12 +12,11 @@ import pandas as pd
 from cellabel.errors import InputError
 from cellabel.evaluation import downstream_metrics
 from cellabel.loop.embeddings import embedding_columns, field_embedding, number_columns
+from cellabel.loop.stains import stained
 from cellabel.measurement import measure_field, measure_objects, measure_well
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
 from cellabel.plates import Field, Plate, open_plate, read_plate
-from cellabel.preprocessing import prepare_target
-from cellabel.segmentation import segment
 from cellabel.stores import Home
 
 __all__ = [
@@ -121,13 +120,12 @@ def measure_stain(plate: Plate, organelle: Organelle) -> pd.DataFrame | None:
     """What the same recipe measures on the plate's own stain, one row a field; None without a stain."""
     rows = []
     for field in plate.fields():
-        role = next((stain for stain in organelle.stains if stain in field.roles), None)
-        if role is None:
+        truth = stained(field, organelle, plate.pixel_size_um)
+        if truth is None:
             continue
-        pixel = plate.pixel_size_um
-        truth = prepare_target(field.image(role), organelle, pixel_size_um=pixel)
-        labels = segment(truth, organelle, pixel_size_um=pixel)
-        features = measure_field(labels, truth, organelle=organelle.name, pixel_size_um=pixel)
+        features = measure_field(
+            truth.labels, truth.target, organelle=organelle.name, pixel_size_um=plate.pixel_size_um
+        )
         rows.append(features.assign(**_keys(field)))
     return pd.concat(rows, ignore_index=True) if rows else None
 
