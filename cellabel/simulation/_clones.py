@@ -45,7 +45,7 @@ def draw_clone(
     rng = stream("clone", name, family)
     log_gfp, log_er, log_size, log_elongation, log_nucleus, log_growth, visible = rng.standard_normal(7)
     low, high = physics.gfp_negative
-    negative = low + (high - low) * float(rng.beta(1.5, 3.0))
+    negative = low + (high - low) * float(rng.beta(2.0, 2.0))
     log_productivity = physics.productivity_noise[0] * float(rng.standard_normal())
     novel = stream("new clone", family).choice([-1.0, 1.0], 4) * novelty
     return Clone(

@@ -108,8 +108,8 @@ class Physics:
     golgi_extent_um: Range = (3.5, 5.0)
     golgi_thickness_um: float = 2.5
     golgi_angle_sd: float = 0.20
-    golgi_diffuse: float = 0.30
-    lookalikes_per_cell: float = 0.5
+    golgi_diffuse: float = 0.40
+    lookalikes_per_cell: float = 0.4
     nucleus_offset: float = 0.24
     # what the stains show
     er_texture_contrast: float = 0.35
