@@ -40,9 +40,9 @@ def measure_field(
     Returns:
         One row: <P>_Count; <P>_TotalArea (px); <P>_TotalIntensity (image's units, over objects' pixels);
         <P>_MeanIntensity (over objects' pixels; NaN without objects); <P>_CountBorderCorrected: objects that
-        touch neither the upper nor the left border (every object of a mosaic of fields is then counted once);
-        <P>_TotalAreaUm2 (µm²); <P>_MeanAreaUm2 (µm² an object; NaN without objects); <P>_AreaShare (of the
-        field).
+        touch neither the upper nor the left border (of fields that overlap by a pixel every object is then
+        counted once); <P>_TotalAreaUm2 (µm²); <P>_MeanAreaUm2 (µm² an object; NaN without objects);
+        <P>_AreaShare (of the field).
 
     Raises:
         InputError: shapes differ, labels are no whole numbers, NaN or infinite intensities.

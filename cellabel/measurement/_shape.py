@@ -134,6 +134,8 @@ def hull_area(pixels: Pixels) -> NDArray[np.int64]:
     Everything is counted on a grid of half pixels in whole numbers, so that pixels on the hull's edge are
     inside.
     """
+    if pixels.numbers.size == 0:
+        return np.zeros(0, np.int64)
     left, right, row, first = _runs(pixels)
     corners = np.empty((left.size, 6, 2), np.int32)
     corners[:, :, 1] = 2 * row[:, None] + np.array([0, -1, 1, 0, -1, 1])
@@ -141,8 +143,6 @@ def hull_area(pixels: Pixels) -> NDArray[np.int64]:
     corners[:, 3:, 0] = 2 * right[:, None] + np.array([1, 0, 0])
     ends = np.append(first[1:], left.size)
     hulls = [cv2.convexHull(corners[a:b].reshape(-1, 2))[:, 0] for a, b in zip(first, ends, strict=True)]
-    if not hulls:
-        return np.zeros(0, np.int64)
     tails = np.concatenate(hulls).astype(np.int64)
     heads = np.concatenate([np.roll(hull, -1, axis=0) for hull in hulls]).astype(np.int64)
     owner = np.repeat(np.arange(len(hulls)), [len(hull) for hull in hulls])

@@ -77,15 +77,24 @@ def _fit(
     values: NDArray[np.float64], fixed: NDArray[Any], random: NDArray[Any], ratio: float
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64], float]:
     """Restricted log-likelihood; effects; their covariance over the wells' variance; residual squares."""
-    inverse = np.linalg.inv(np.eye(values.size) + ratio * random @ random.T)
-    information = fixed.T @ inverse @ fixed
-    projection = inverse - inverse @ fixed @ np.linalg.solve(information, fixed.T @ inverse)
-    squares = float(values @ projection @ values)
+    size = random.sum(axis=0)
+    shrink = ratio / (1 + ratio * size)
+
+    def whiten(block: NDArray[Any]) -> NDArray[Any]:
+        # The inverse of 1 + ratio · Z Zᵀ, written out: clones do not overlap.
+        return block - random @ (shrink * (random.T @ block).T).T
+
+    white = whiten(fixed)
+    information = fixed.T @ white
+    level = np.linalg.solve(information, white.T @ values)
+    remainder = whiten(values - fixed @ level)
+    squares = float(values @ remainder)
     freedom = values.size - fixed.shape[1]
-    logarithms = -np.linalg.slogdet(inverse)[1] + np.linalg.slogdet(information)[1]
+    logarithms = np.log1p(ratio * size).sum() + np.linalg.slogdet(information)[1]
     likelihood = -0.5 * (logarithms + freedom * np.log(max(squares, 1e-300)))
-    effects = ratio * random.T @ projection @ values
-    covariance = ratio * np.eye(random.shape[1]) - ratio**2 * random.T @ projection @ random
+    effects = ratio * random.T @ remainder
+    across = random.T @ white
+    covariance = np.diag(shrink) + ratio**2 * across @ np.linalg.solve(information, across.T)
     return float(likelihood), effects, covariance, squares
 
 
