@@ -8,7 +8,6 @@ from pydantic import Field
 
 from cellabel.organelles import Organelle
 from orchestration.metadata import figure
-from orchestration.partitions import plates
 from orchestration.resources import Alerts, Models, Stores
 
 __all__ = ["AssetJob", "Incident", "diagnose_drift", "ingest", "predict", "report", "train"]
@@ -23,7 +22,6 @@ def ingest(organelles: Sequence[Organelle]) -> AssetJob:
     return dg.define_asset_job(
         "ingest",
         selection=dg.AssetSelection.assets("raw_plate") | _predictions(organelles),
-        partitions_def=plates,
         description="An acquisition becomes a plate, predictions and tables.",
     )
 
@@ -33,7 +31,6 @@ def predict(organelles: Sequence[Organelle]) -> AssetJob:
     return dg.define_asset_job(
         "predict",
         selection=_predictions(organelles),
-        partitions_def=plates,
         description="A plate is predicted again after a promotion.",
     )
 
@@ -59,7 +56,6 @@ def report(organelles: Sequence[Organelle]) -> AssetJob:
         selection=dg.AssetSelection.assets(
             *(dg.AssetKey([one.name, "prediction_report"]) for one in organelles)
         ),
-        partitions_def=plates,
         description="Evidently's reports on a plate.",
     )
 

@@ -145,9 +145,11 @@ def _calibrate(
     if harm is None or detector is None:
         return standard
     clean, corrupted, losses = harm
-    model = HarmModel.fit(
-        standard.standardise(clean), standard.standardise(corrupted), losses, delta=settings.drift.harm_limit
-    )
+    near, far = standard.standardise(clean), standard.standardise(corrupted)
+    try:
+        model = HarmModel.fit(near, far, losses, delta=settings.drift.harm_limit)
+    except InputError:  # too few wells: harm stays unknown, and drift asks for labels
+        return standard
     return replace(standard, harm=model)
 
 

@@ -16,6 +16,7 @@ from cellabel.drift.incidents import (
     Action,
     Incident,
     Policy,
+    Retraining,
     acknowledge,
     act,
     decide,
@@ -136,7 +137,7 @@ def advance_incidents(home: Home, ledger: AlertLedger, *, now: datetime | None =
         if not incident.is_open:
             continue
         current = _with_results(home, incident, policy, moment)
-        history = [one for other in incidents(home) for one in other.retrainings]
+        history = _history(home)
         while (action := decide(current, policy, history, moment)).kind in MESSAGES:
             _tell_action(ledger, current, action)
             current = act(current, action, moment)
@@ -171,23 +172,47 @@ def record_diagnosis(home: Home, incident: Incident, diagnosis: Diagnosis) -> No
 
 
 def record_failed_diagnosis(home: Home, incident: Incident) -> None:
-    """The diagnosis under way has failed: the cause stays unknown."""
+    """The diagnosis under way has ended without a result: the cause stays unknown."""
+    known = read_json(home.detectors / "diagnoses" / f"{incident.id}.json") or {}
+    if known.get("turn") == incident.actions.count("diagnose"):
+        return
     record_diagnosis(home, incident, Diagnosis(None, None, 0.0, "the diagnosis failed, its run says why"))
 
 
 def record_outcome(
     home: Home, incident_id: str, outcome: Literal["promoted", "lost", "failed"], version: int | None = None
 ) -> None:
-    """Leave the outcome of the retraining under way for an incident; the next look takes it in."""
-    incident = read_incident(home, incident_id)
-    content = {"turn": len(incident.retrainings), "outcome": outcome, "version": version}
-    write_json(home.detectors / "outcomes" / f"{incident_id}.json", content)
+    """Leave the outcome of the retraining under way for an incident, once; the next look takes it in."""
+    turn = len(read_incident(home, incident_id).retrainings)
+    path = home.detectors / "outcomes" / f"{incident_id}.json"
+    if (read_json(path) or {}).get("turn") != turn:
+        write_json(path, {"turn": turn, "outcome": outcome, "version": version})
 
 
 def acknowledge_incident(home: Home, incident_id: str, by: str) -> None:
     """A person has seen an incident; the next look takes it in."""
     read_incident(home, incident_id)
     write_json(home.detectors / "acknowledged" / f"{incident_id}.json", {"by": by})
+
+
+def _history(home: Home) -> list[Retraining]:
+    """The retrainings of all incidents; the ended ones with the number of plates judged since."""
+    known = incidents(home)
+    ended = any(one.finished_at is not None for incident in known for one in incident.retrainings)
+    files = (home.detectors / "verdicts").glob("*.json") if ended else ()
+    judged = [
+        (said["instrument"], datetime.fromisoformat(said["at"]))
+        for file in files
+        if (said := read_json(file))
+    ]
+
+    def counted(one: Retraining) -> Retraining:
+        if (end := one.finished_at) is None:
+            return one
+        since = sum(instrument == one.instrument and at > end for instrument, at in judged)
+        return replace(one, plates_since=since)
+
+    return [counted(one) for incident in known for one in incident.retrainings]
 
 
 def _with_results(home: Home, incident: Incident, policy: Policy, now: datetime) -> Incident:

@@ -11,7 +11,7 @@ from upath import UPath
 from cellabel.alerts import Alert, AlertLedger, alert_id
 from cellabel.evaluation import Decision, GateSettings, decide
 from cellabel.loop.held_out import HeldOut
-from cellabel.loop.incidents import record_outcome
+from cellabel.loop.incidents import incidents, record_outcome
 from cellabel.loop.training import judge
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
@@ -32,10 +32,12 @@ def judge_challenger(
     Returns:
         The gate's decision; None where no challenger waits.
     """
-    challenger = registry.challenger(organelle.name)
-    if challenger is None or "gate_reason" in challenger.tags:
+    challenger, champion = registry.challenger(organelle.name), registry.champion(organelle.name)
+    if challenger is None or challenger.tags.get("gate_promote") == "false":
+        for judged in (challenger, champion):  # by a run that was killed before it could tell
+            if judged is not None and "gate_reason" in judged.tags:
+                _tell(home, ledger, judged, judged.tags["gate_promote"] == "true", judged.tags["gate_reason"])
         return None
-    champion = registry.champion(organelle.name)
     settings = home.settings.promotion
     new = read_held_out(registry.folder(organelle.name, challenger.version))
     old = None if champion is None else _champion_on(home, registry, champion, challenger)
@@ -51,13 +53,6 @@ def judge_challenger(
         improve=meant_conditions(challenger, conditions),
         reuse=registry.test_set_uses(organelle.name, test_set, before=challenger.version),
     )
-    if decision.promote:
-        registry.promote(
-            organelle.name,
-            challenger.version,
-            reason=decision.reason,
-            expected_champion=champion.version if champion else None,
-        )
     registry.record_verdict(
         organelle.name,
         challenger.version,
@@ -65,22 +60,37 @@ def judge_challenger(
         reason=decision.reason,
         test_set=test_set,
     )
-    incident = challenger.tags.get("incident", "")
-    if incident:
-        record_outcome(home, incident, "promoted" if decision.promote else "lost", challenger.version)
-    verb = "is the champion" if decision.promote else "was refused"
+    if decision.promote:
+        registry.promote(
+            organelle.name,
+            challenger.version,
+            reason=decision.reason,
+            expected_champion=champion.version if champion else None,
+        )
+    _tell(home, ledger, challenger, decision.promote, decision.reason)
+    return decision
+
+
+def _tell(home: Home, ledger: AlertLedger, version: ModelVersion, promoted: bool, reason: str) -> None:
+    """The outcome, for the incident that asked for the version, then the alert; once."""
+    incident = version.tags.get("incident", "")
+    verb = "is the champion" if promoted else "was refused"
+    told = alert_id("promotion", version.organelle, version.version)
+    if any(alert.id == told for alert in ledger.alerts("promotion")):
+        return
+    if incident in {one.id for one in incidents(home)}:
+        record_outcome(home, incident, "promoted" if promoted else "lost", version.version)
     ledger.write(
         Alert(
-            id=alert_id("promotion", organelle.name, challenger.version),
+            id=told,
             kind="promotion",
-            title=f"{organelle.name} version {challenger.version} {verb}",
-            body=decision.reason,
-            severity="info" if decision.promote else "warning",
-            organelle=organelle.name,
-            data={"version": challenger.version, "promoted": decision.promote, "incident": incident},
+            title=f"{version.organelle} version {version.version} {verb}",
+            body=reason,
+            severity="info" if promoted else "warning",
+            organelle=version.organelle,
+            data={"version": version.version, "promoted": promoted, "incident": incident},
         )
     )
-    return decision
 
 
 def read_held_out(folder: Path) -> HeldOut:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
 from cellabel.alerts import AlertLedger
 from cellabel.drift import InstrumentWatch, PlateObservation, PlateVerdict
 from cellabel.errors import InputError
@@ -71,6 +73,7 @@ def tick_drift(home: Home, ledger: AlertLedger, *, now: datetime | None = None) 
         ready = _ready(home, candidates, epochs, moment)
         known = read_json(_index(home, slug)) or {}
         present = {stream: epoch.epoch for stream, epoch in epochs.items()}
+        ready += _completed(home, known, epochs)
         if ready or known.get("epochs") != present:
             verdicts += _tick_instrument(home, ledger, slug, epochs, ready, moment)
     return verdicts
@@ -123,9 +126,10 @@ def _tick_instrument(
                 margin=epoch.margin,
             )
     verdicts: list[PlateVerdict] = []
-    ticked = set(watch.plates)  # the index lags behind where a tick was killed between the two
+    known = read_json(_index(home, slug)) or {}
+    ticked = set(watch.plates) - set(known.get("lacking", ()))
     for candidate in ready:
-        if candidate.plate in ticked:
+        if candidate.plate in ticked:  # the index lags behind where a tick was killed between the two
             continue
         verdict = watch.tick(
             PlateObservation(
@@ -142,9 +146,50 @@ def _tick_instrument(
             home, slug, verdict, epochs, now, persists=incident is not None and incident.severity == "ERROR"
         )
     replace_bytes(home.detectors / "watch" / f"{slug}.npz", watch.to_bytes())
-    index = {"epochs": {stream: epoch.epoch for stream, epoch in epochs.items()}, "plates": watch.plates}
+    named = {*known.get("lacking", ()), *(candidate.plate for candidate in ready)}
+    lacking = {plate: missing for plate in sorted(named) if (missing := _lacking(home, plate, epochs, watch))}
+    index = {
+        "epochs": {stream: epoch.epoch for stream, epoch in epochs.items()},
+        "plates": watch.plates,
+        "lacking": lacking,
+    }
     write_json(_index(home, slug), index)
     return verdicts
+
+
+def _lacking(home: Home, plate: str, epochs: Mapping[str, Epoch], watch: InstrumentWatch) -> list[str]:
+    """The streams of the present epochs that would have judged a plate, had they had rows that fit."""
+    said = stored_verdict(home, plate) or {"epochs": {}}
+    return [
+        stream
+        for stream, epoch in epochs.items()
+        if said["epochs"].get(stream) == epoch.epoch
+        and epoch.detector is not None
+        and not watch.has_seen(plate, stream)
+    ]
+
+
+def _completed(home: Home, known: Mapping[str, Any], epochs: Mapping[str, Epoch]) -> list[_Candidate]:
+    """Plates that ticked without the rows of a stream, and have them now: predicted late, or again."""
+    found = []
+    for plate, streams in known.get("lacking", {}).items():
+        present = [
+            epochs[one] for one in streams if one in epochs and known["epochs"][one] == epochs[one].epoch
+        ]
+        if any(_fits(home, plate, epoch) for epoch in present):
+            candidate = _candidate(plate, home.plates.record(plate) or {})
+            found += [candidate] if candidate else []
+    return found
+
+
+def _fits(home: Home, plate: str, epoch: Epoch) -> bool:
+    parts = _table(home, plate, epoch)
+    if parts is None:
+        return False
+    try:
+        return bool(np.isfinite(epoch.standardise(embedding_matrix(home.tables.read(*parts)))).all())
+    except InputError:
+        return False
 
 
 def _keep(
@@ -193,16 +238,22 @@ def _unseen(home: Home) -> dict[str, list[_Candidate]]:
     found: dict[str, list[_Candidate]] = {}
     for plate in home.tables.names(ACQUISITION):
         record = (home.plates.record(plate) or {}) if plate not in seen else {}
-        if record.get("status") != "accepted" or "first_seen" not in record:  # its import is under way
-            continue
-        acquired = record.get("acquired_at")
-        candidate = _Candidate(
-            plate,
-            datetime.fromisoformat(acquired) if acquired else None,
-            datetime.fromisoformat(str(record["first_seen"])),
-        )
-        found.setdefault(instrument_slug(str(record.get("instrument", ""))), []).append(candidate)
+        if candidate := _candidate(plate, record):
+            found.setdefault(instrument_slug(str(record.get("instrument", ""))), []).append(candidate)
     return {slug: sorted(rows, key=lambda one: (one.moment, one.plate)) for slug, rows in found.items()}
+
+
+def _candidate(plate: str, record: Mapping[str, Any]) -> _Candidate | None:
+    if (
+        record.get("status") != "accepted" or "first_seen" not in record
+    ):  # refused, or its import is under way
+        return None
+    acquired = record.get("acquired_at")
+    return _Candidate(
+        plate,
+        datetime.fromisoformat(acquired) if acquired else None,
+        datetime.fromisoformat(str(record["first_seen"])),
+    )
 
 
 def _ready(

@@ -7,6 +7,7 @@ import dagster as dg
 
 from cellabel.organelles import Organelle
 from orchestration.jobs import AssetJob
+from orchestration.partitions import plates
 from orchestration.resources import Models, Stores
 
 if TYPE_CHECKING:
@@ -72,8 +73,14 @@ def champion_changed(
             for item in stale
             if item.plate_id not in busy
         ]
+        known = set(context.instance.get_dynamic_partitions(plates.name or "plates"))
+        missing = [item.plate_id for item in stale if item.plate_id not in known]  # imported without a run
         settled = not stale and not busy
-        return dg.SensorResult(run_requests=requests, cursor=position if settled else context.cursor)
+        return dg.SensorResult(
+            run_requests=requests,
+            dynamic_partitions_requests=[plates.build_add_request(missing)] if missing else [],
+            cursor=position if settled else context.cursor,
+        )
 
     return sensor
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["drift"]
 
 RUN_KEY_TAG = "dagster/run_key"
-ENDED_BADLY = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+ENDED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS]
+"""A run that has ended has left its result by then: without one it has failed, whatever its status says."""
 
 AssetEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation
 
@@ -67,7 +68,13 @@ def _is_reported(instance: dg.DagsterInstance, verdict: "PendingVerdict") -> boo
         dg.AssetRecordsFilter(asset_key=_key(streams[-1]), asset_partitions=[verdict.plate]), limit=20
     ).records
     found = (record.asset_materialization for record in records)
-    return any(one and one.metadata["event_id"].value == verdict.event_id for one in found)
+    return any(_event_id(one) == verdict.event_id for one in found)
+
+
+def _event_id(event: dg.AssetMaterialization | None) -> object:
+    """The event that a materialisation reports; None for one that a person has reported by hand."""
+    value = event.metadata.get("event_id") if event else None
+    return value.value if value else None
 
 
 def _events(verdict: "PendingVerdict") -> Iterator[AssetEvent]:
@@ -128,9 +135,9 @@ def _run_request(
 
     runs = context.instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: request.key}))
     if runs:
-        if runs[0].status in ENDED_BADLY and request.kind == "retrain":
+        if runs[0].status in ENDED and request.kind == "retrain":
             record_outcome(stores.open(), request.incident.id, "failed")
-        elif runs[0].status in ENDED_BADLY:
+        elif runs[0].status in ENDED:
             record_failed_diagnosis(stores.open(), request.incident)
         return None
     tags = {"cellabel/why": request.reason, "cellabel/incident": request.incident.id, "trigger": "drift"}
