@@ -24,7 +24,7 @@ Start = Literal["growing", "full"]
 CHUNK = 120_000
 """Ticks of one block of trajectories; a few MB an array, so that blocks stay in the cache."""
 
-TICK_BUDGET = 60_000_000
+TICK_BUDGET = 40_000_000
 """Kernel values looked up in one calibration, at most: ticks times the longest window."""
 
 GROUP_COST = 4
@@ -79,7 +79,7 @@ def calibrate(
     """Thresholds for `windows` at which the false alarms of `held_out`'s trajectories are memoryless."""
     longest = max(windows)
     ticks = max(4 * longest, 40, 3 * _typical_group(held_out))
-    growing = int(np.clip(300 * expected_run_time, 20_000, 120_000))
+    growing = int(np.clip(150 * expected_run_time, 20_000, 80_000))
     budget = TICK_BUDGET // (GROUP_COST if held_out.group_rows else 1)
     n = int(np.clip(budget // ((longest + ticks) * longest), 2_000, growing))
     location, scale = np.zeros(longest), np.ones(longest)

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cellabel.drift._online import OnlineMMD
+from cellabel.drift._calibration import calibrate, for_whole_reference
+from cellabel.drift._kernel import Floats, as_rows
+from cellabel.drift._reference import Reference
+from cellabel.drift._trajectories import HeldOut
+from cellabel.drift._window import Window
 from cellabel.errors import InputError
 
 __all__ = ["leave_plate_out_margin"]
@@ -26,8 +30,9 @@ def leave_plate_out_margin(
 
     Fewer than 19 plates cannot be drawn as groups, and a calibration on pooled wells alarms on most clean
     plates as soon as plates differ. Each plate is therefore streamed against the rest; the largest ratio of
-    statistic to threshold is the margin. A plate like the reference then exceeds it with probability 1 / (G +
-    1) for G plates, whatever the plates' differences are.
+    statistic to threshold is the margin (below zero, where the first thresholds lie, the excess counts
+    alike). A plate like the reference then exceeds it with probability 1 / (G + 1) for G plates, whatever the
+    plates' differences are.
 
     Args:
         reference: (N, d) rows, in the order of imaging within each plate.
@@ -39,14 +44,29 @@ def leave_plate_out_margin(
     Returns:
         At least 1; 1 where a plate cannot be left out because too few rows remain.
     """
-    rows, names = np.asarray(reference, dtype=float), np.asarray(plates)
+    rows, names = as_rows(reference, "reference"), np.asarray(plates)
     margin = 1.0
     for plate in np.unique(names):
-        detector = OnlineMMD(expected_run_time, window_size=window_size, seed=seed)
-        try:
-            detector.fit(rows[names != plate])
-        except InputError:
+        out = names == plate
+        if rows[~out].shape[0] < 2 * window_size - 1:
             return 1.0
-        steps = detector.update_many(rows[names == plate])
-        margin = max(margin, *(step.statistic / step.threshold for step in steps if step.threshold > 0), 1.0)
-    return float(margin)
+        excess = _largest_excess(rows[~out], rows[out], expected_run_time, window_size, seed)
+        margin = max(margin, 1.0 + excess)
+    return margin
+
+
+def _largest_excess(
+    rest: Floats, plate: Floats, expected_run_time: float, window_size: int, seed: int
+) -> float:
+    """By how much of itself the statistic passes its threshold at most, `plate` streamed against `rest`."""
+    try:
+        reference = Reference.of(rest, "median")
+    except InputError:
+        return 0.0
+    held_out = HeldOut.of(reference)
+    rng = np.random.default_rng(seed)
+    calibration = calibrate(held_out, (window_size,), expected_run_time, "growing", rng)
+    window = Window(reference, for_whole_reference(calibration, held_out))
+    first, statistics = window.push_block(plate - reference.centre)
+    limits = window.thresholds_at(first, len(plate))
+    return float(((statistics - limits) / np.abs(limits)).max())
