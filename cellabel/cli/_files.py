@@ -85,7 +85,8 @@ def write_image(
         data = cv2.imencode(".png", pixels)[1].tobytes()
     else:
         raise InputError(f"{path} cannot hold {pixels.dtype} pixels: name a file that ends in .tif.")
-    replace_bytes(UPath(path), data)
+    with writing(path):
+        replace_bytes(UPath(path), data)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -106,7 +107,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         data = buffer.getvalue()
     else:
         raise InputError(f"{path} cannot hold a table: name a file that ends in .csv or .parquet.")
-    replace_bytes(UPath(path), data)
+    with writing(path):
+        replace_bytes(UPath(path), data)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from cellabel.errors import InputError
 
 if TYPE_CHECKING:
     from cellabel.organelles import Organelle
+    from cellabel.stores import Home
 
 __all__ = ["corrupt", "measure", "predict"]
 
@@ -44,14 +45,19 @@ def predict(
 ) -> None:
     """Predict a stain: of one image into a file, or of a stored plate into the store, measured."""
     from cellabel.organelles import organelle as recipe_of
+    from cellabel.stores import open_home
 
-    recipe, path = recipe_of(organelle), Path(target)
+    recipe, path, home = recipe_of(organelle), Path(target), open_home()
     if path.is_file() or path.suffix.lower() in IMAGE_SUFFIXES:
         _predict_image(recipe, path, version, out or Path(f"{path.stem}_{recipe.name}.tif"), as_json)
+    elif target in home.plates.names():
+        _predict_plate(home, recipe, target, version, out, as_json)
     elif path.is_dir():
         raise InputError(f"{path} is a folder: import it by cellabel import {path}, then predict the plate.")
     else:
-        _predict_plate(recipe, target, version, out, as_json)
+        raise InputError(
+            f"There is neither an image nor a stored plate {target!r}: see cellabel plates list."
+        )
 
 
 def _predict_image(recipe: Organelle, path: Path, version: str, out: Path, as_json: bool) -> None:
@@ -77,14 +83,9 @@ def _predict_image(recipe: Organelle, path: Path, version: str, out: Path, as_js
     )
 
 
-def _predict_plate(recipe: Organelle, plate_id: str, version: str, out: Path | None, as_json: bool) -> None:
-    from cellabel.stores import open_home
-
-    home = open_home()
-    if home.plates.record(plate_id) is None:
-        raise InputError(
-            f"There is neither an image nor a stored plate {plate_id!r}: see cellabel plates list."
-        )
+def _predict_plate(
+    home: Home, recipe: Organelle, plate_id: str, version: str, out: Path | None, as_json: bool
+) -> None:
     with working(f"predicting {recipe.name} in plate {plate_id}") as tell:
         from cellabel.loop import measure_prediction, store_prediction
         from cellabel.plates import open_plate
