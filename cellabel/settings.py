@@ -79,7 +79,14 @@ class PromotionSettings(_Section):
     min_wells: int = Field(
         24, ge=2, description="Held-out wells below which nothing is promoted automatically."
     )
-    numerical_aperture: float = Field(0.45, gt=0, lt=1, description="Of the objective, for the gate's defocus.")
+    first_max_error: float = Field(
+        0.69,
+        gt=0,
+        description="Largest median |log error| of a first model, per metric (0.69: a factor of 2).",
+    )
+    numerical_aperture: float = Field(
+        0.45, gt=0, lt=1, description="Of the objective, for the gate's defocus."
+    )
     defocus_um: tuple[float, ...] = Field(
         (2.0, 4.0),
         description="Pupil defocus of the gate's corrupted wells (not how the augmentation blurs).",

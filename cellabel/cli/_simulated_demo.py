@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
         "min_labelled_plates": len(LABELLED),
         "training": {"max_steps": 120, "base_channels": 12, "num_threads": 1},
     },
-    "promotion": {"min_plates": 1, "min_wells": 8},
+    "promotion": {"min_plates": 1, "min_wells": 8, "first_max_error": 1.6},
     "drift": {"diagnosis_fields": 8},
     "retraining": {"at_once": True, "on_provisional": True},
 }

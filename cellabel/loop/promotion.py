@@ -47,7 +47,11 @@ def judge_challenger(
     decision = decide(
         None if old is None else old.errors(metrics),
         new.errors(metrics),
-        settings=GateSettings(min_plates=settings.min_plates, min_wells=settings.min_wells),
+        settings=GateSettings(
+            min_plates=settings.min_plates,
+            min_wells=settings.min_wells,
+            first_max_error=settings.first_max_error,
+        ),
         champion_corrupted=None if old is None else old.corrupted_errors(metrics, conditions),
         challenger_corrupted=new.corrupted_errors(metrics, conditions),
         improve=meant_conditions(challenger, conditions),
