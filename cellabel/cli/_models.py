@@ -22,6 +22,18 @@ models = typer.Typer(no_args_is_help=True, help="Model versions: compared, promo
 REFUSED = 1
 """Exit code where the gate refuses: nothing was wrong with the input."""
 
+COMPARED = [
+    "metric",
+    "condition",
+    "n_wells",
+    "champion_error",
+    "challenger_error",
+    "bound",
+    "delta",
+    "verdict",
+]
+"""Columns of the gate's table that fit on a line."""
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")]
 
 
@@ -210,9 +222,10 @@ def _tell(organelle: str, outcome: dict[str, Any], dry_run: bool, as_json: bool)
     if as_json:
         json_text({"organelle": organelle, "dry_run": dry_run, **outcome})
         return
-    for title, name in (("Comparison", "comparison"), ("Drift streams", "drift_streams")):
-        if name in outcome and len(outcome[name]):
-            show_frame(title, outcome[name])
+    if "comparison" in outcome:
+        show_frame("Comparison on held-out wells: mean |log error|", outcome["comparison"][COMPARED])
+    if len(outcome.get("drift_streams", ())):
+        show_frame("Drift streams", outcome["drift_streams"])
     is_champion = "would be the champion" if dry_run else "is the champion"
     refused = "would be refused" if dry_run else "was refused"
     verb = is_champion if outcome["promoted"] else refused
