@@ -24,7 +24,7 @@ __all__ = ["simulated_demo"]
 STAINS = ("nuclei", "er", "golgi", "gfp")
 LABELLED = ("CHO-01", "CHO-02", "CHO-03", "CHO-04")
 CLEAN, DEFOCUSED = "CHO-05", "CHO-06"
-DEFOCUS_UM = 8.0
+DEFOCUS_UM = 6.5
 FIELD: dict[str, Any] = {"wells": 12, "sites": 1, "size": 384, "preset": "10x", "instrument": "scope-1"}
 FIRST_DAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
 

@@ -16,6 +16,7 @@ from cellabel.errors import InputError
 from cellabel.loop.embeddings import embedding_matrix, field_embedding
 from cellabel.loop.incidents import read_incident, record_diagnosis
 from cellabel.loop.streams import Epoch, open_epoch
+from cellabel.loop.watch import stored_verdict
 from cellabel.networks import OrganelleModel
 from cellabel.plates import Field, open_plate
 from cellabel.registry import ModelRegistry
@@ -43,10 +44,25 @@ class Diagnosed:
     figure: bytes
 
 
+@dataclass(frozen=True)
+class _Look:
+    """One organelle's look at the drifted plate: its rows from well `first` on were compared."""
+
+    epoch: Epoch
+    wells: list[str]
+    rows: NDArray[np.float64]
+    first: int
+    diagnosis: Diagnosis
+
+
 def diagnose_incident(
     home: Home, registry: ModelRegistry, ledger: AlertLedger, incident_id: str
 ) -> Diagnosed:
     """Compare the drifted wells with reference fields under every known corruption, and tell the result.
+
+    The most harmed organelle is looked at first, then the others that drifted, until one knows the cause with
+    the
+    confidence that the settings ask for: networks differ in what their embeddings see.
 
     Raises:
         InputError: no such incident, or no champion whose embeddings could be compared.
@@ -54,50 +70,72 @@ def diagnose_incident(
     from cellabel.reports import drift_timeline_figure
 
     incident = read_incident(home, incident_id)
-    epoch = _epoch(home, incident)
     plate = incident.plates[-1]
+    looks: list[_Look] = []
+    for epoch in _epochs(home, incident):
+        looks.append(_look(home, registry, epoch, plate))
+        if _is_known(looks[-1].diagnosis, home.settings.drift.min_confidence):
+            break
+    best = looks[-1] if _is_known(looks[-1].diagnosis, home.settings.drift.min_confidence) else looks[0]
+    diagnosis = best.diagnosis
+    record_diagnosis(home, incident, diagnosis)
+    sentence = (
+        f"{plate} {diagnosis.sentence}, from well {best.wells[best.first]} on, by its {best.epoch.stream} "
+        f"embeddings "
+        f"(confidence {diagnosis.confidence:.0%})."
+    )
+    _tell(ledger, incident, best.epoch, plate, sentence, diagnosis)
+    detector = best.epoch.detector
+    steps: list[Any] = [] if detector is None else detector.update_many(best.rows)
+    limits = [best.epoch.margin * step.threshold for step in steps]
+    figure = drift_timeline_figure([step.statistic for step in steps], limits, best.wells)
+    return Diagnosed(diagnosis, sentence, best.epoch.stream, plate, figure)
+
+
+def _is_known(diagnosis: Diagnosis, confidence: float) -> bool:
+    return diagnosis.kind is not None and diagnosis.confidence >= confidence
+
+
+def _look(home: Home, registry: ModelRegistry, epoch: Epoch, plate: str) -> _Look:
     table = home.tables.read("embeddings", epoch.stream, f"v{epoch.model_version}", plate)
     order = home.tables.read("acquisition", plate)["Metadata_Well"].tolist()
-    table = table.set_index("Metadata_Well").loc[
-        [well for well in order if well in set(table["Metadata_Well"])]
-    ]
-    rows = epoch.standardise(embedding_matrix(table.reset_index(names="Metadata_Well")))
-    wells = table.index.tolist()
+    wells = [well for well in order if well in set(table["Metadata_Well"])]
+    rows = epoch.standardise(embedding_matrix(table.set_index("Metadata_Well").loc[wells].reset_index()))
+    first = _first_well(home, epoch.stream, plate, wells)
     model = registry.load(epoch.stream, epoch.model_version)
-    first = _first_well(incident, plate, wells)
 
     def embed(images: Sequence[NDArray]) -> NDArray[np.float64]:
         return epoch.standardise(np.stack([_embed(model, image) for image in images]))
 
     images = [field.image("transmitted") for field in _reference_fields(home, epoch)]
     diagnosis = diagnose(embed, images, rows[first:], seed=home.settings.models.seed)
-    record_diagnosis(home, incident, diagnosis)
-    sentence = (
-        f"{plate} {diagnosis.sentence}, from well {wells[first]} on (confidence {diagnosis.confidence:.0%})."
-    )
-    _tell(ledger, incident, epoch, plate, sentence, diagnosis)
-    steps: list[Any] = [] if epoch.detector is None else epoch.detector.update_many(rows)
-    figure = drift_timeline_figure([s.statistic for s in steps], [s.threshold for s in steps], wells)
-    return Diagnosed(diagnosis, sentence, epoch.stream, plate, figure)
+    return _Look(epoch, wells, rows, first, diagnosis)
 
 
-def _epoch(home: Home, incident: Incident) -> Epoch:
-    """The epoch of the most harmed organelle, else of any with a detector."""
-    names = [str(incident.most_harmed), *home.settings.organelles]
-    for name in names:
-        epoch = open_epoch(home, incident.instrument, name) if name in home.settings.organelles else None
-        if epoch is not None and epoch.detector is not None:
-            return epoch
-    raise InputError(
-        f"No organelle on {incident.instrument} has a calibrated stream: train and promote a model first."
-    )
+def _epochs(home: Home, incident: Incident) -> list[Epoch]:
+    """Calibrated epochs of the organelles that drifted, the most harmed first; else of any organelle."""
+    drifted = [name for name in incident.streams if name in home.settings.organelles]
+    names = dict.fromkeys([str(incident.most_harmed), *drifted] if drifted else home.settings.organelles)
+    found = [
+        epoch
+        for name in names
+        if name in home.settings.organelles
+        and (epoch := open_epoch(home, incident.instrument, name)) is not None
+        and epoch.detector is not None
+    ]
+    if not found:
+        raise InputError(
+            f"No organelle on {incident.instrument} has a calibrated stream: train and promote a model first."
+        )
+    return found
 
 
-def _first_well(incident: Incident, plate: str, wells: list[str]) -> int:
-    """Where the drift begins on a plate, leaving at least four wells to look at."""
-    firsts = [well.partition("/")[2] for well in incident.wells if well.startswith(f"{plate}/")]
-    places = [wells.index(well) for well in firsts if well in wells]
-    return max(0, min([*places, len(wells) - 4]))
+def _first_well(home: Home, stream: str, plate: str, wells: list[str]) -> int:
+    """Where the drift is taken to have begun on a plate, leaving at least four wells to look at."""
+    said = ((stored_verdict(home, plate) or {}).get("streams") or {}).get(stream) or {}
+    began_on, _, well = str(said.get("change_id") or "").partition("/")
+    place = wells.index(well) if began_on == plate and well in wells else 0
+    return max(0, min(place, len(wells) - 4))
 
 
 def _reference_fields(home: Home, epoch: Epoch) -> list[Field]:
