@@ -146,11 +146,13 @@ def running_demo(
         settings = _claim(folder, name, changes, fresh)
         prepare_dagster_home(settings)
         variables = environment(settings) | {"CELLABEL_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        code, daemon = _dagster(folder / "dagster", variables)
+        port = free_port()
+        code, daemon = _dagster(folder / "dagster", variables, port)
         demo = Demo(open_home(settings), (code, daemon), console)
-        code.start()
-        daemon.start()
         try:
+            code.start()
+            code.wait_for_port(port)  # it makes the instance's database; two at once would collide
+            daemon.start()
             yield demo
         finally:
             daemon.stop()
@@ -159,12 +161,11 @@ def running_demo(
         lock.release()
 
 
-def _dagster(folder: Path, variables: dict[str, str]) -> tuple[Service, Service]:
+def _dagster(folder: Path, variables: dict[str, str], port: int) -> tuple[Service, Service]:
     """The code location, which launches the runs, and the daemon with the sensors and the queue.
 
     The code location is a server of its own: one that the daemon starts would be started anew every minute.
     """
-    port = free_port()
     location = {"host": LOCALHOST, "port": port, "location_name": "cellabel"}
     workspace = folder / "workspace.yaml"
     workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,23 @@ class Service:
         raise InputError(
             f"{self.name} ended with code {self.process.returncode} ({lines[-1] if lines else 'no output'}): "
             f"read {self.log}, mend it and run this again; what is done is kept."
+        )
+
+    def wait_for_port(self, port: int, seconds: float = 300) -> None:
+        """Until it listens on a port.
+
+        Raises:
+            InputError: it ended, or took too long.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.check()
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex((LOCALHOST, port)) == 0:
+                    return
+            time.sleep(0.2)
+        raise InputError(
+            f"{self.name} did not listen on port {port} within {seconds:.0f} s: read {self.log}."
         )
 
     def stop(self, seconds: float = 20) -> None:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cellabel.cli._services import Service, check_port, environment, prepare_dagster_home, program
+from cellabel.cli._services import (
+    Service,
+    check_port,
+    environment,
+    free_port,
+    prepare_dagster_home,
+    program,
+)
 from cellabel.errors import InputError
 from cellabel.settings import load_settings
 
@@ -83,3 +90,16 @@ def test_the_home_is_prepared_once_and_a_changed_instance_file_is_kept(tmp_path,
     variables = environment(settings)
     assert variables["DAGSTER_HOME"] == str(folder)
     assert variables["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_waiting_for_a_port_ends_when_the_service_listens_or_has_ended(tmp_path):
+    port = free_port()
+    code = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(60)"
+    helper = service(tmp_path, code)
+    helper.start()
+    helper.wait_for_port(port, seconds=20)
+    helper.stop(seconds=5)
+    ended = service(tmp_path, "print('gone')")
+    ended.start()
+    with pytest.raises(InputError, match="ended with code 0"):
+        ended.wait_for_port(free_port(), seconds=20)
