@@ -107,7 +107,8 @@ def _predict_plate(
     shown = ["Metadata_Well", *(name for name in map(str, wells) if name.startswith(recipe.prefix))][
         :WELL_COLUMNS
     ]
-    show_frame(f"{recipe.name} in {plate_id}, by well", wells[shown])
+    short = wells[shown].rename(columns=lambda name: str(name).split("_", 1)[1])
+    show_frame(f"{recipe.name} in {plate_id}, by well", short)
     if measured.agreement is not None:
         columns = ["feature", "pearson", "concordance", "bias", "n"]
         show_frame("Against the plate's own stain", measured.agreement[columns])
