@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ from cellabel.stores import Home, open_home
 __all__ = ["Demo", "running_demo"]
 
 PATIENCE_SECONDS = 1800
+TERMINATED = 143
 LOOK_SECONDS = 1.0
 
 
@@ -149,6 +152,7 @@ def running_demo(
         port = free_port()
         code, daemon = _dagster(folder / "dagster", variables, port)
         demo = Demo(open_home(settings), (code, daemon), console)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that the services end too
         try:
             code.start()
             code.wait_for_port(port)  # it makes the instance's database; two at once would collide
