@@ -1,6 +1,7 @@
 """Real nuclei against masks that people drew.
 
-Pixel sizes: BBBC039 was taken at 20× with 2 × 2 binning (0.65 µm); aiSEGcell's nuclei, about 10 px wide, fit 0.65 µm; NF1's, about 40 px, fit 0.32 µm.
+Pixel sizes: BBBC039 was taken at 20× with 2 × 2 binning (0.65 µm); aiSEGcell's nuclei, about 10 px wide,
+fit 0.65 µm; NF1's, about 40 px, fit 0.32 µm.
 """
 
 import dataclasses
