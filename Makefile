@@ -30,7 +30,7 @@ up: install ## the Dagster UI and MLflow over what lies in CELLABEL_HOME
 	@$(BIN)/cellabel up
 
 test: install lint ## the whole suite
-	@$(BIN)/pytest -q -m "not benchmark"
+	@$(BIN)/pytest -q -m "not benchmark" -n 2 --dist loadfile
 
 lint: install
 	@$(BIN)/ruff check .
