@@ -109,10 +109,13 @@ def background_and_noise(image: NDArray[Any], bins: int = 1024) -> Background:
     Returns:
         Level and noise (one standard deviation), the image's units. A constant image has no noise.
     """
-    low, high = histogram_quantiles(image, (0.0, 0.999))
+    values, weights = _tally(image)
+    if weights is None:
+        low, high = histogram_quantiles(values, (0.0, 0.999))
+    else:
+        low, high = float(values[0]), float(values[np.searchsorted(np.cumsum(weights), 0.999 * image.size)])
     if not high > low:
         return Background(low, 0.0)
-    values, weights = _tally(image)
     for narrowing in range(6):
         width = (high - low) / bins
         kept = values <= high if narrowing else slice(None)

@@ -42,6 +42,25 @@ class Canvas:
     level: float = 0.0
     noise: float = 0.0
 
+    _listed: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
+
+    def foreground(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Flat indices of the labelled pixels, ascending, and their labels."""
+        if self._listed is None or self._listed[0] is not self.labels:
+            where = np.flatnonzero(self.labels > 0)
+            self._listed = (self.labels, where, self.labels.ravel()[where])
+        return self._listed[1:]
+
+    def relabel(self, where: NDArray[Any], owner: NDArray[Any]) -> None:
+        """Replace labels and mask: `owner` at the flat indices `where` (ascending), 0 elsewhere."""
+        kept = owner > 0
+        where, owner = where[kept], owner[kept].astype(np.int32, copy=False)
+        self.labels = np.zeros(self.mask.shape, np.int32)
+        self.labels.ravel()[where] = owner
+        self.mask = np.zeros(self.mask.shape, np.uint8)
+        self.mask.ravel()[where] = 1
+        self._listed = (self.labels, where, owner)
+
     @classmethod
     def of(cls, image: NDArray[Any]) -> Canvas:
         """A canvas on which nothing has been drawn."""

@@ -85,18 +85,26 @@ def local_contrast(
         reach: how near, px.
         share: of the height above background that the brightest pixel within `reach` has.
         sure: the same; 1 leaves it all to the edge.
-        edge: σ of the Gaussian for the blurred copy, px; 0 leaves the edge out.
+        edge: σ of the box that blurs the copy, px; 0 leaves the edge out.
     """
     around = np.ones((2 * max(round(reach), 1) + 1,) * 2, np.uint8)
     peak: NDArray[Any] = cv2.dilate(canvas.work, around)
     peak = cv2.blur(peak, around.shape, borderType=cv2.BORDER_REFLECT)
-    height = np.maximum(peak.astype(np.float32) - np.float32(canvas.level), 0)
-    work = canvas.work.astype(np.float32) - np.float32(canvas.level)
-    inside = work > np.float32(share) * height
+    canvas.mask = canvas.mask * _above(canvas.work, _at_share(peak, canvas.level, share))
     if edge > 0:
-        inside &= (canvas.work > gaussian(canvas.smooth, edge)) | (work > np.float32(sure) * height)
-    canvas.mask = (inside & (canvas.mask > 0)).astype(np.uint8)
+        upper = _above(canvas.work, box(canvas.smooth, edge))
+        canvas.mask = canvas.mask * (upper | _above(canvas.work, _at_share(peak, canvas.level, sure)))
     return canvas
+
+
+def _above(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.uint8]:
+    """1 where one image is above the other."""
+    return (one > other).view(np.uint8)
+
+
+def _at_share(peak: NDArray[Any], level: float, share: float) -> NDArray[Any]:
+    """The intensity that lies at a share of the way from the background's level to the peak."""
+    return np.asarray(cv2.addWeighted(peak, share, peak, 0.0, level * (1 - share)))
 
 
 def fill_holes(canvas: Canvas, *, max_area: float = np.inf) -> Canvas:
@@ -146,3 +154,9 @@ def gaussian(array: NDArray[Any], sigma: float) -> NDArray[Any]:
         return array
     side = 2 * max(1, round(3 * sigma)) + 1
     return cv2.GaussianBlur(array, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
+
+
+def box(array: NDArray[Any], sigma: float) -> NDArray[Any]:
+    """Mean over a square whose standard deviation is `sigma` px: a faster blur, exact on whole numbers."""
+    side = 2 * max(1, round((np.sqrt(12 * sigma**2 + 1) - 1) / 2)) + 1
+    return np.asarray(cv2.blur(array, (side, side), borderType=cv2.BORDER_REFLECT))

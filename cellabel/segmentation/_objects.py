@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cellabel.segmentation._canvas import Canvas
 from cellabel.segmentation._masks import fill_holes
 
-__all__ = ["clear_border", "drop_dim", "drop_small", "heights", "separate", "trim"]
+__all__ = ["clear_border", "drop_dim", "drop_small", "boxes", "heights", "separate", "trim"]
 
 
 def separate(canvas: Canvas, *, min_area: float = 1.0) -> Canvas:
@@ -19,20 +19,13 @@ def separate(canvas: Canvas, *, min_area: float = 1.0) -> Canvas:
 
     They are found as connected components, which are the same regions, and in one pass.
     """
-    _, pieces, stats, _ = cv2.connectedComponentsWithStats(canvas.mask, connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= max(min_area, 1.0)
-    keep[0] = False
-    new = np.zeros(keep.size, np.int32)
-    new[keep] = np.arange(1, keep.sum() + 1)
-    canvas.labels = new[pieces]
-    canvas.mask = (canvas.labels > 0).astype(np.uint8)
-    return canvas
+    canvas.labels = np.asarray(cv2.connectedComponents(canvas.mask, connectivity=8)[1], np.int32)
+    return drop_small(canvas, min_area=min_area)
 
 
 def drop_small(canvas: Canvas, *, min_area: float) -> Canvas:
     """Drop objects under `min_area` px and number the others from 1 without gaps."""
-    where = np.flatnonzero(canvas.labels)
-    owner = canvas.labels.ravel()[where]
+    where, owner = canvas.foreground()
     keep = np.bincount(owner, minlength=1) >= max(min_area, 1.0)
     keep[0] = False
     return _renumber(canvas, where, owner, keep)
@@ -40,8 +33,7 @@ def drop_small(canvas: Canvas, *, min_area: float) -> Canvas:
 
 def drop_dim(canvas: Canvas, *, share: float) -> Canvas:
     """Drop objects whose height above background is under a share of the median object's: haze and debris."""
-    where = np.flatnonzero(canvas.labels)
-    owner = canvas.labels.ravel()[where]
+    where, owner = canvas.foreground()
     height = heights(canvas, where, owner)
     present = np.bincount(owner, minlength=1) > 0
     if not present.any():
@@ -77,14 +69,12 @@ def trim(canvas: Canvas, *, share: float) -> Canvas:
         canvas: with labels.
         share: of the object's height above background.
     """
-    where = np.flatnonzero(canvas.labels)
-    owner = canvas.labels.ravel()[where]
+    where, owner = canvas.foreground()
     cut = canvas.level + share * heights(canvas, where, owner)
     canvas.mask = np.zeros_like(canvas.mask)
     canvas.mask.ravel()[where] = canvas.fine.ravel()[where] > cut[owner]
-    canvas = fill_holes(canvas)
-    canvas.labels = canvas.labels * canvas.mask
-    canvas.mask = (canvas.labels > 0).astype(np.uint8)
+    kept = fill_holes(canvas).mask.ravel()[where] > 0
+    canvas.relabel(where[kept], owner[kept])
     return _part(canvas)
 
 
@@ -109,37 +99,48 @@ def heights(canvas: Canvas, where: NDArray[Any], owner: NDArray[Any]) -> NDArray
     return np.maximum(mean - canvas.level, 0.0)
 
 
+def boxes(canvas: Canvas, numbers: NDArray[Any]) -> list[tuple[int, tuple[slice, slice]]]:
+    """Some labels, ascending, and the rows and columns that each spans."""
+    if numbers.size == 0:
+        return []
+    where, owner = canvas.foreground()
+    wanted = np.zeros(int(owner.max()) + 1, bool)
+    wanted[numbers] = True
+    chosen = wanted[owner]
+    where, owner = where[chosen], owner[chosen]
+    order = np.argsort(owner, kind="stable")
+    row, column = np.divmod(where[order], canvas.labels.shape[1])
+    start = np.flatnonzero(np.diff(owner[order], prepend=-1))
+    top, left = np.minimum.reduceat(row, start), np.minimum.reduceat(column, start)
+    bottom, right = np.maximum.reduceat(row, start) + 1, np.maximum.reduceat(column, start) + 1
+    return [
+        (int(owner[order[index]]), (slice(int(a), int(b)), slice(int(c), int(d))))
+        for index, a, b, c, d in zip(start, top, bottom, left, right, strict=True)
+    ]
+
+
 def _renumber(canvas: Canvas, where: NDArray[Any], owner: NDArray[Any], keep: NDArray[np.bool_]) -> Canvas:
     """Keep some labels, numbered from 1 without gaps."""
     new = np.zeros(keep.size, np.int32)
     new[keep] = np.arange(1, keep.sum() + 1)
-    canvas.labels = np.zeros_like(canvas.labels)
-    canvas.labels.ravel()[where] = new[owner]
-    canvas.mask = (canvas.labels > 0).astype(np.uint8)
+    canvas.relabel(where, new[owner])
     return canvas
 
 
 def _part(canvas: Canvas) -> Canvas:
     """Give every connected piece of a label a label of its own."""
-    from scipy.ndimage import find_objects
-
+    where, owner = canvas.foreground()
     count, pieces = cv2.connectedComponents(canvas.mask, connectivity=8)
-    where = np.flatnonzero(canvas.mask)
-    piece, owner = pieces.ravel()[where], canvas.labels.ravel()[where]
+    piece = pieces.ravel()[where]
     first = np.zeros(count, owner.dtype)
     first[piece] = owner
     mixed = np.zeros(count, bool)
     mixed[piece[owner != first[piece]]] = True
     # Regions with one label are pieces already; those with several are taken apart label by label.
-    several = np.where(mixed[piece], owner, 0)
-    shared = np.zeros_like(canvas.labels)
-    shared.ravel()[where] = several
-    boxes = find_objects(shared)
-    for number in np.unique(several[several > 0]):
-        box = boxes[number - 1]
-        region = shared[box] == number
+    for number, box in boxes(canvas, np.unique(owner[mixed[piece]])):
+        region = canvas.labels[box] == number
         more, part = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
         pieces[box][region] = part[region] + count - 1
         count += more - 1
-    canvas.labels = pieces.astype(np.int32, copy=False)
+    canvas.relabel(where, pieces.ravel()[where])
     return canvas

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellabel.segmentation._canvas import Canvas
+from cellabel.segmentation._canvas import FULL_SCALE, Canvas
+from cellabel.segmentation._masks import box as box_blur
 from cellabel.segmentation._masks import gaussian
-from cellabel.segmentation._objects import heights
+from cellabel.segmentation._objects import boxes, heights
 
 __all__ = ["split_touching"]
 
@@ -36,25 +37,17 @@ def split_touching(
         depth: how far the distance must fall between two centres, px, for them to be two.
         min_radius: the smallest distance from the outline, px, that a centre may have.
         brightness: how much a dip in brightness counts beside a waist in the outline, from 0 to 1.
-        texture: σ of the Gaussian that keeps the object's texture from counting as a dip, px.
+        texture: σ of the blur that keeps the object's texture from counting as a dip, px.
     """
-    from scipy.ndimage import find_objects
-
-    where = np.flatnonzero(canvas.labels)
-    owner = canvas.labels.ravel()[where]
+    where, owner = canvas.foreground()
     hill = gaussian(_hill(canvas, where, owner, brightness, texture), smoothing)
     hill *= canvas.mask
-    marks = _seeds(hill, max(1, round(depth * FINENESS)), min_radius * FINENESS)
-    mark = marks.ravel()[where]
-    seeded = mark > 0
-    owner_of = np.zeros(int(mark.max(initial=0)) + 1, np.int64)
-    owner_of[mark[seeded]] = owner[seeded]
-    strength = np.bincount(mark, weights=canvas.smooth.ravel()[where], minlength=owner_of.size)
-    crowded = np.flatnonzero(np.bincount(owner_of[1:]) > 1)
-    boxes = find_objects(canvas.labels) if crowded.size else []
-    last = int(owner.max(initial=0))
-    for number in crowded:
-        last = _split(canvas.labels, hill, marks, strength, boxes[number - 1], int(number), last)
+    lowest = min_radius * FINENESS
+    last, depth_steps = int(owner.max(initial=0)), max(1, round(depth * FINENESS))
+    labels = canvas.labels.copy()
+    for number, box in boxes(canvas, _with_several_tops(hill, where, owner, lowest)):
+        last = _split(labels[box], hill[box], canvas.fine[box], (number, last), depth_steps, lowest)
+    canvas.labels = labels
     return canvas
 
 
@@ -66,11 +59,59 @@ def _hill(
     steps = distance.astype(np.float64) * FINENESS
     if brightness > 0:
         height = np.maximum(heights(canvas, where, owner), 1.0)[owner]
-        blurred = gaussian(canvas.smooth, texture).ravel()[where]
+        blurred = box_blur(canvas.smooth, texture).ravel()[where]
         steps *= 1 - brightness + brightness * np.clip((blurred - canvas.level) / height, 0, 1)
     hill = np.zeros(canvas.mask.shape, np.uint16)
     hill.ravel()[where] = np.minimum(np.floor(steps + 0.5), 65535)
     return hill
+
+
+def _with_several_tops(
+    hill: NDArray[np.uint16], where: NDArray[Any], owner: NDArray[Any], lowest: float
+) -> NDArray[np.intp]:
+    """Labels whose hill has more than one local top: only these can be several objects."""
+    top = ((hill == cv2.dilate(hill, SQUARE)) & (hill >= max(lowest, 1))).astype(np.uint8)
+    count, tops = cv2.connectedComponents(top, connectivity=8)
+    mark = tops.ravel()[where]
+    owner_of = np.zeros(count, np.intp)
+    owner_of[mark] = owner
+    return np.flatnonzero(np.bincount(owner_of[1:], minlength=1) > 1)
+
+
+def _split(
+    labels: NDArray[np.int32],
+    hill: NDArray[np.uint16],
+    fine: NDArray[Any],
+    names: tuple[int, int],
+    depth: int,
+    lowest: float,
+) -> int:
+    """Flood one region from its seeds, in place, and return the last label in use.
+
+    Args:
+        labels: around the region.
+        hill: the same pixels.
+        fine: intensities of the same pixels. They settle which of two equally high pixels goes first, so that
+            a turned image is flooded alike.
+        names: the region's label, and the last one in use.
+        depth: steps that a top must rise above the saddle.
+        lowest: steps that it must have.
+    """
+    from skimage.segmentation import watershed
+
+    number, last = names
+    region = labels == number
+    # A frame of nothing, so that tops at the box's edge are tops.
+    inside = np.pad(np.where(region, hill, 0).astype(np.uint16), 1)
+    seeds = _seeds(inside, depth, lowest)[1:-1, 1:-1]
+    count = int(seeds.max())
+    if count < 2:
+        return last
+    depths = -(inside[1:-1, 1:-1].astype(np.int64) * (FULL_SCALE + 1) + fine)
+    pieces: NDArray[Any] = watershed(depths, seeds, connectivity=2, mask=region)  # type: ignore[no-untyped-call]
+    new_names = np.concatenate(([number, number], np.arange(last + 1, last + count)))
+    labels[region] = new_names[pieces[region]]
+    return last + count - 1
 
 
 def _seeds(hill: NDArray[np.uint16], depth: int, lowest: float) -> NDArray[np.int32]:
@@ -90,50 +131,3 @@ def _seeds(hill: NDArray[np.uint16], depth: int, lowest: float) -> NDArray[np.in
     new = np.zeros(count, np.int32)
     new[true_top] = np.arange(1, true_top.sum() + 1)
     return np.asarray(new[domes])
-
-
-def _split(
-    labels: NDArray[np.int32],
-    hill: NDArray[np.uint16],
-    marks: NDArray[np.int32],
-    strength: NDArray[Any],
-    box: tuple[slice, slice],
-    number: int,
-    last: int,
-) -> int:
-    """Flood one region from its seeds, downhill, and return the last label in use.
-
-    Where two floods meet on one step the brighter seed wins: named by its brightness and not by the order of
-    the pixels, so that a turned image splits alike.
-    """
-    region = labels[box] == number
-    inside = np.where(region, marks[box], 0)
-    names = np.unique(inside[inside > 0])
-    ranked = names[np.argsort(strength[names], kind="stable")]
-    rank = np.zeros(int(names[-1]) + 1)
-    rank[ranked] = np.arange(1, ranked.size + 1)
-    flood = _flood(np.where(region, hill[box], 0).astype(np.uint16), rank[inside])
-    new_names = np.concatenate(([0, number], np.arange(last + 1, last + ranked.size)))
-    labels[box][region] = new_names[flood[region].astype(np.intp)]
-    return last + ranked.size - 1
-
-
-def _flood(hill: NDArray[np.uint16], seeds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Grow the seeds over the hill, from its top down, in steps of half a pixel of distance.
-
-    A pixel follows the highest of its neighbours that is taken, and among equally high ones the higher
-    number.
-    """
-    flood, base = seeds, seeds.max() + 1
-    height = hill.astype(np.float64) * base
-    level = int(hill.max())
-    while level > 0:
-        level = max(level - FINENESS // 2, 0)
-        free = hill > level
-        while True:
-            reached = np.mod(cv2.dilate(np.where(flood > 0, height + flood, 0.0), SQUARE), base)
-            grown = np.where((flood == 0) & free, reached, flood)
-            if np.array_equal(grown, flood):
-                break
-            flood = grown
-    return flood
