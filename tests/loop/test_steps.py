@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ import pytest
 import tifffile
 import torch
 
+from cellabel.alerts import AlertLedger
+from cellabel.drift.incidents import Incident, Retraining
 from cellabel.errors import InputError
 from cellabel.evaluation import CLEAN
 from cellabel.loop import (
@@ -32,7 +35,6 @@ from cellabel.loop import (
 from cellabel.loop.streams import ACQUISITION, followed_champion, open_epoch
 from cellabel.networks import OrganelleModel, UNet, save_model
 from cellabel.organelles import organelle
-from cellabel.plates import open_plate
 from cellabel.registry import ModelRegistry
 from cellabel.stores import write_json
 
@@ -87,9 +89,6 @@ def stocked(tmp_path_factory):
     return root
 
 
-# plates
-
-
 def test_an_export_becomes_a_plate_with_a_table_of_quality_in_the_order_of_imaging(home, stocked):
     taken = take_in(home, "P1", stocked / "P1")
     assert list(taken.plate.wells) == list(WELLS) and len(taken.quality) == len(WELLS)
@@ -122,9 +121,6 @@ def test_a_plate_whose_images_are_bad_is_quarantined_and_keeps_its_folder(home, 
     assert plate_status(home, "P1").status == "quarantined"
     assert home.plates.record("P1")["source"] == str(folder.resolve())
     assert not home.tables.has(ACQUISITION, "P1")
-
-
-# datasets
 
 
 @pytest.fixture
@@ -164,9 +160,6 @@ def test_a_drifted_plate_stays_out_until_a_person_accepts_it(labelled):
     assert set(build_current_dataset(labelled, NUCLEI).manifest()["plates"]) == {"P1", "P2"}
     labelled.plates.update_record("P3", accepted_for_training=True)
     assert plates_for_training(labelled, NUCLEI) == ["P1", "P2", "P3"]
-
-
-# predictions
 
 
 def untrained(seed=0):
@@ -245,9 +238,6 @@ def test_an_unstained_plate_has_nothing_to_agree_with(home, tmp_path):
     assert stain_errors(home, "U1", NUCLEI) is None
 
 
-# promotion and the champion's epochs
-
-
 @pytest.fixture(scope="session")
 def template(tmp_path_factory):
     """A migrated, empty database: migration takes seconds, a copy does not."""
@@ -313,8 +303,6 @@ def enter(registry, tmp_path):
 
 @pytest.fixture
 def ledger(home):
-    from cellabel.alerts import AlertLedger
-
     return AlertLedger(home.alerts)
 
 
@@ -326,10 +314,6 @@ def judge(home, registry, ledger):
 @pytest.fixture
 def retraining(home):
     """An incident with a retraining under way."""
-    from datetime import UTC, datetime
-
-    from cellabel.drift.incidents import Incident, Retraining
-
     moment = datetime(2025, 3, 3, tzinfo=UTC)
     under_way = Retraining("i1", "scope", "defocus", moment)
     incident = Incident("i1", "scope", moment, status="retraining", plates=("P9",), retrainings=(under_way,))
@@ -520,8 +504,3 @@ def test_every_instrument_has_streams_of_its_own(home, enter, judge, registry, m
     assert follow_champion(home, registry, NUCLEI)["instrument"].tolist() == ["left-scope", "right"]
     assert open_epoch(home, "right", "nuclei").plates == ("H1r", "H2r", "H3r", "H4r")
     assert incidents(home) == []
-
-
-def test_the_plate_of_a_prediction_opens_from_the_store(home, stocked):
-    take_in(home, "P1", stocked / "P1")
-    assert open_plate(home.plates, "P1").plate_id == "P1"
