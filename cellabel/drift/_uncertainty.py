@@ -19,14 +19,14 @@ STEEPEST = 0.9
 def log_run_length_spread(held_out: HeldOut, calibration: Calibration) -> float:
     """Standard deviation of log run length between detectors whose references are samples of this size.
 
-    In the kernel's feature space MMD² is the squared length of (mean of the window − mean of the reference),
-    less its
-    expectation: along the k-th principal axis, of eigenvalue λ, the window's mean has variance λ/W and the
-    reference's an error of variance λ/N that all windows share. Where the tail of the statistic falls off at
-    the rate θ (the slope of log run length against the threshold, from the simulation), each axis contributes
-    exp(θ r²/(1 − a)) with the error r and a = 2θλ/W, and (1 − a)^(−1/2) exp(−a/2) by its variance, which is
-    itself estimated from N rows. Both vary from reference to reference; their first-order variances add up.
-    Whole groups count as one row each.
+    In the kernel's feature space MMD² is the squared length of (mean of the window − mean of the
+    reference), less its expectation: along the k-th principal axis, of eigenvalue λ, the window's mean
+    has variance λ/W and the reference's an error of variance λ/N that all windows share. Where the tail
+    of the statistic falls off at the rate θ (the slope of log run length against the threshold, from the
+    simulation), each axis contributes exp(θ r²/(1 − a)) with the error r and a = 2θλ/W, and (1 −
+    a)^(−1/2) exp(−a/2) by its variance, which is itself estimated from N rows. Both vary from reference
+    to reference; their first-order variances add up, with N − W for N: about what the first order leaves
+    out of small references. Whole groups count as one row each.
     """
     kernel = _between_units(held_out)
     n = len(kernel)
@@ -36,8 +36,9 @@ def log_run_length_spread(held_out: HeldOut, calibration: Calibration) -> float:
     a = np.minimum(2.0 * rate * values / window, STEEPEST)
     gain = 1.0 / (1.0 - a)
     kurtosis = n * (vectors**4).sum(axis=0) - 1.0
-    offset = 0.5 * ((a * gain) ** 2).sum() * (window / n) ** 2 + 2.0 * rate**2 * rest / n**2
-    shape = ((0.5 * a * (gain - 1.0)) ** 2 * kurtosis).sum() / n
+    informed = max(n - window, 1.0)
+    offset = 0.5 * ((a * gain) ** 2).sum() * (window / informed) ** 2 + 2.0 * rate**2 * rest / informed**2
+    shape = ((0.5 * a * (gain - 1.0)) ** 2 * kurtosis).sum() / informed
     return float(np.sqrt(offset + shape))
 
 
