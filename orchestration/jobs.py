@@ -85,6 +85,7 @@ def diagnosis(
                 "confidence": found.diagnosis.confidence,
                 "incident": config.incident,
                 "timeline": figure(found.figure, "statistic and threshold by well"),
+                **({"map": figure(found.map, "the plate among the reference wells")} if found.map else {}),
             },
         )
     )

@@ -24,6 +24,9 @@ from cellabel.stores import Home
 
 __all__ = ["Diagnosed", "diagnose_incident"]
 
+LEAST_WELLS = 4
+"""Wells that are looked at, and that make a group on the map."""
+
 
 @dataclass(frozen=True)
 class Diagnosed:
@@ -35,6 +38,7 @@ class Diagnosed:
         organelle: whose embeddings were looked at.
         plate: the drifted plate that was looked at.
         figure: the statistic over the plate's wells, PNG.
+        map: the plate's wells among those of the reference plates, PNG; None where these have no embeddings.
     """
 
     diagnosis: Diagnosis
@@ -42,6 +46,7 @@ class Diagnosed:
     organelle: str
     plate: str
     figure: bytes
+    map: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,31 @@ def diagnose_incident(
     steps: list[Any] = [] if detector is None else detector.update_many(best.rows)
     limits = [best.epoch.margin * step.threshold for step in steps]
     figure = drift_timeline_figure([step.statistic for step in steps], limits, best.wells)
-    return Diagnosed(diagnosis, sentence, best.epoch.stream, plate, figure)
+    return Diagnosed(diagnosis, sentence, best.epoch.stream, plate, figure, _map(home, best, plate))
+
+
+def _map(home: Home, look: _Look, plate: str) -> bytes | None:
+    """The plate's wells among those of the reference plates, groups of nearly none but its own told apart."""
+    from cellabel.projections import cluster, new_groups, project
+    from cellabel.reports import embedding_map_figure
+
+    epoch = look.epoch
+    parts = ("embeddings", epoch.stream, f"v{epoch.model_version}")
+    known = [home.tables.read(*parts, one) for one in epoch.plates if home.tables.has(*parts, one)]
+    if not known:
+        return None
+    reference = epoch.standardise(np.concatenate([embedding_matrix(table) for table in known]))
+    is_new = np.arange(len(reference) + len(look.rows)) >= len(reference)
+    try:
+        points = project(np.concatenate([reference, look.rows]), "pacmap", seed=home.settings.models.seed)
+        groups = cluster(points, "hdbscan", smallest=LEAST_WELLS)
+    except InputError:  # too few wells for neighbourhoods; the diagnosis stands without
+        return None
+    apart = is_new & np.isin(groups, new_groups(groups, is_new))
+    told = f"{plate}, new group ({apart.sum()} wells)"  # wells alike lie on top of each other
+    labels = np.where(apart, told, np.where(is_new, plate, "reference"))
+    title = f"{plate}, {epoch.stream}: {apart.sum()} of {is_new.sum()} wells in a group of their own"
+    return embedding_map_figure(points, labels.tolist(), title=title, method="PaCMAP")
 
 
 def _is_known(diagnosis: Diagnosis, confidence: float) -> bool:
@@ -131,11 +160,11 @@ def _epochs(home: Home, incident: Incident) -> list[Epoch]:
 
 
 def _first_well(home: Home, stream: str, plate: str, wells: list[str]) -> int:
-    """Where the drift is taken to have begun on a plate, leaving at least four wells to look at."""
+    """Where the drift is taken to have begun on a plate, leaving at least LEAST_WELLS to look at."""
     said = ((stored_verdict(home, plate) or {}).get("streams") or {}).get(stream) or {}
     began_on, _, well = str(said.get("change_id") or "").partition("/")
     place = wells.index(well) if began_on == plate and well in wells else 0
-    return max(0, min(place, len(wells) - 4))
+    return max(0, min(place, len(wells) - LEAST_WELLS))
 
 
 def _reference_fields(home: Home, epoch: Epoch) -> list[Field]:
