@@ -60,8 +60,8 @@ def demo(
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
-    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow.")] = 5000,
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.", min=1, max=65535)] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow.", min=1, max=65535)] = 5000,
 ) -> None:
     """Serve the Dagster UI and MLflow on this machine."""
     from cellabel.cli._serve import serve
