@@ -98,10 +98,48 @@ class StreamBank:
             detector.checked([observations[name]])
         return {name: detector.update(observations[name], id) for name, detector in self._detectors.items()}
 
+    def update_many(
+        self, observations: Mapping[str, ArrayLike], ids: Sequence[str] | None = None
+    ) -> dict[str, list[Step]]:
+        """Observations (n, d) of every stream, the same n of each; all are taken, or none.
+
+        Raises:
+            InputError: a stream is missing or unknown, lengths differ, or an observation is refused.
+        """
+        self._same_streams(observations, "observations")
+        rows = {name: detector.checked(observations[name]) for name, detector in self._detectors.items()}
+        lengths = {name: len(block) for name, block in rows.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(
+                f"The streams' blocks differ in length ({lengths}); give one row a stream and tick."
+            )
+        return {name: detector.update_many(rows[name], ids) for name, detector in self._detectors.items()}
+
     def reset(self) -> None:
         """Empty the windows of all streams."""
         for detector in self._detectors.values():
             detector.reset()
+
+    @property
+    def reports(self) -> dict[str, FitReport]:
+        """Stream → the report of its last fit."""
+        return {name: detector.report for name, detector in self._detectors.items()}
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Stream → everything that updates have changed."""
+        return {name: detector.state_dict() for name, detector in self._detectors.items()}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Continue from `state`; all streams do, or none.
+
+        Raises:
+            InputError: a stream is missing or unknown, or its state is refused.
+        """
+        self._same_streams(state, "states")
+        for name, detector in self._detectors.items():
+            detector.twin().load_state_dict(state[name])
+        for name, detector in self._detectors.items():
+            detector.load_state_dict(state[name])
 
     @property
     def fingerprint(self) -> str:

@@ -21,6 +21,11 @@ LARGEST = 1e100
 
 BLOCK_BYTES = 8 * 2**20
 
+PAIRS_AT_ONCE = 4_000_000
+"""Pairs of rows whose distances are held together for their median: 32 MB, all of them up to 2,800 rows."""
+
+BINS = 4096
+
 
 def as_rows(values: Any, what: str, *, columns: int | None = None) -> Floats:
     """`values` as a finite (n, d) float64 array.
@@ -117,22 +122,44 @@ def choose_bandwidths(bandwidth: Bandwidth, centred: Floats) -> tuple[float, ...
 
 
 def median_bandwidth(centred: Floats) -> float:
-    """σ by the median rule over all pairs of rows; memory is half of an (n, n) float64 matrix."""
+    """σ by the median rule over all pairs of rows, exactly; memory stays bounded for any number of rows."""
     n = len(centred)
-    halves = np.empty(n * (n - 1) // 2)
-    filled = 0
-    for block in row_blocks(n, n):
-        distances = half_squared_distances(centred[block], centred)
-        for offset, i in enumerate(range(block.start, block.stop)):
-            halves[filled : filled + n - 1 - i] = distances[offset, i + 1 :]
-            filled += n - 1 - i
-    middle = len(halves) // 2
-    halves *= -1.0
-    halves.partition(middle)
-    median = halves[middle] if len(halves) % 2 else 0.5 * (halves[middle] + halves[:middle].max())
+    n_pairs = n * (n - 1) // 2
+    low, high = 0.0, 2.0 * float(np.einsum("ij,ij->i", centred, centred).max()) * (1 + 1e-9)
+    below = 0  # pairs under `low`
+    inside = n_pairs
+    middle = ((n_pairs - 1) // 2, n_pairs // 2)
+    while inside > PAIRS_AT_ONCE and high - low > 1e-12 * high:
+        counts = np.zeros(BINS, dtype=np.int64)
+        for block in _pair_blocks(centred):
+            counts += np.histogram(block, BINS, (low, high))[0]
+        reached = below + np.cumsum(counts)
+        first, last = (int(np.searchsorted(reached, place, side="right")) for place in middle)
+        below = int(reached[first] - counts[first])
+        inside = int(counts[first : last + 1].sum())
+        edges = np.linspace(low, high, BINS + 1)
+        low, high = float(edges[first]), float(edges[last + 1])
+    # The edges of bins are only as sharp as rounding, so the rank is counted again by comparison.
+    below, parts = 0, []
+    for block in _pair_blocks(centred):
+        below += int((block < low).sum())
+        parts.append(block[(block >= low) & (block <= high)])
+    kept = np.concatenate(parts)
+    places = np.clip(np.array(middle) - below, 0, len(kept) - 1)
+    kept.partition(places)
+    median = float(kept[places].mean())
     if not median > 0:
         raise InputError(
             "More than half of the reference's pairs of rows are identical, so the median bandwidth is zero; "
             "remove the duplicates or give a bandwidth."
         )
     return float(np.sqrt(median))
+
+
+def _pair_blocks(centred: Floats) -> Iterator[Floats]:
+    """|x_i − x_j|²/2 over the pairs i < j, block by block of rows i."""
+    n = len(centred)
+    for block in row_blocks(n, n):
+        halves = half_squared_distances(centred[block], centred[block.start :])
+        np.negative(halves, out=halves)
+        yield np.concatenate([row[place + 1 :] for place, row in enumerate(halves)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,12 +16,13 @@ from cellabel.drift._ledger import COLUMNS, Entry, Ledger, digest
 from cellabel.drift._packing import checksum, read_packed, write_packed
 from cellabel.drift._reference import Reference
 from cellabel.drift._report import FitReport
+from cellabel.drift._settings import identifier_of, plain_model, run_time_of, seed_of, window_sizes
 from cellabel.drift._window import STATE, Window
 from cellabel.errors import InputError
 
 __all__ = ["OnlineMMD", "Step"]
 
-FORMAT = 1
+FORMAT = 2
 BLOCK = 512
 """Observations that `update_many` takes in one matrix product."""
 
@@ -77,8 +77,8 @@ class OnlineMMD:
         start: Start = "growing",
         seed: int = 0,
     ) -> None:
-        self.expected_run_time = _run_time(expected_run_time)
-        self.windows = _windows(window_size)
+        self.expected_run_time = run_time_of(expected_run_time)
+        self.windows = window_sizes(window_size)
         self.bandwidth = (
             bandwidth if isinstance(bandwidth, str) else choose_bandwidths(bandwidth, np.empty((0, 1)))
         )
@@ -87,9 +87,7 @@ class OnlineMMD:
         if start not in ("growing", "full"):
             raise InputError(f"The start {start!r} is unknown; give 'growing' or 'full'.")
         self.start: Start = start
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-            raise InputError(f"The seed {seed!r} is not a whole number from 0 on; give one.")
-        self.seed = int(seed)
+        self.seed = seed_of(seed)
         self._reference: Reference | None = None
         self._calibration: Calibration | None = None
         self._window: Window | None = None
@@ -119,7 +117,7 @@ class OnlineMMD:
         """
         prepared = Reference.of(reference, self.bandwidth)
         codes = None if groups is None else group_codes(groups, len(prepared.rows))
-        described = _as_json(model)
+        described = plain_model(model)
         calibration, report = fitted(
             prepared,
             codes,
@@ -224,7 +222,7 @@ class OnlineMMD:
                 f"The observation has shape {row.shape}; give one row of length {self.dimensions}."
             )
         rows = as_rows(row[None], "observation", columns=self.dimensions)
-        key = None if id is None else digest(_identifier(id))
+        key = None if id is None else digest(identifier_of(id))
         if key is not None:
             known = self._ledger.find(key)
             if known is not None:
@@ -266,7 +264,7 @@ class OnlineMMD:
             return [None] * n
         if isinstance(ids, str) or len(ids) != n:
             raise InputError(f"There are {len(ids)} ids for {n} observations; give one id an observation.")
-        return [digest(_identifier(one)) for one in ids]
+        return [digest(identifier_of(one)) for one in ids]
 
     def _fresh(self, keys: list[int | None]) -> NDArray[np.int64]:
         if not keys or keys[0] is None:
@@ -363,6 +361,7 @@ class OnlineMMD:
             "rows": reference.rows,
             "centre": reference.centre,
             "bandwidths": np.array(reference.kernel.bandwidths),
+            "self_similarity": reference.self_similarity,
             "thresholds": calibration.thresholds,
             "location": calibration.location,
             "scale": calibration.scale,
@@ -391,7 +390,7 @@ class OnlineMMD:
             raise InputError("This file holds no detector; give one that OnlineMMD.save wrote.")
         detector = cls(**content["settings"])
         kernel = GaussianKernel(tuple(content["bandwidths"].tolist()))
-        reference = Reference.centred(content["rows"], content["centre"], kernel)
+        reference = Reference.centred(content["rows"], content["centre"], kernel, content["self_similarity"])
         calibration = Calibration(
             detector.windows,
             content["thresholds"],
@@ -405,49 +404,6 @@ class OnlineMMD:
         detector._adopt(reference, calibration, FitReport.from_dict(content["report"]), state["fingerprint"])
         detector.load_state_dict(state)
         return detector
-
-
-def _run_time(value: Any) -> float:
-    try:
-        run_time = float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"The expected run time {value!r} is no number; give observations per false alarm."
-        ) from error
-    if not (np.isfinite(run_time) and run_time > 1):
-        raise InputError(
-            f"The expected run time {value!r} is not above 1; give observations per false alarm."
-        )
-    return run_time
-
-
-def _windows(value: Any) -> tuple[int, ...]:
-    sizes = (
-        tuple(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else (value,)
-    )
-    whole = [size for size in sizes if isinstance(size, int | np.integer) and not isinstance(size, bool)]
-    if not sizes or len(whole) != len(sizes):
-        raise InputError(
-            f"The window size {value!r} is no whole number (or several); give 2 or more observations."
-        )
-    if min(whole) < 2:
-        raise InputError(f"The window size {min(whole)} is below 2; give 2 or more observations.")
-    return tuple(sorted({int(size) for size in whole}))
-
-
-def _identifier(value: Any) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"The id {value!r} is no text; give a string such as 'P7/C05'.")
-    return value
-
-
-def _as_json(model: Any) -> Any:
-    try:
-        return json.loads(json.dumps(model, sort_keys=True))
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"The model description is not plain ({error}); give text, numbers, lists or maps."
-        ) from error
 
 
 def _checksum_or_none(content: Mapping[str, Any]) -> str | None:

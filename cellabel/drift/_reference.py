@@ -48,15 +48,19 @@ class Reference:
         centre = raw.mean(axis=0)
         rows = raw - centre
         kernel = GaussianKernel(choose_bandwidths(bandwidth, rows))
-        return cls.centred(rows, centre, kernel)
-
-    @classmethod
-    def centred(cls, rows: Floats, centre: Floats, kernel: GaussianKernel) -> Reference:
-        """A reference whose rows have been centred already."""
         n = len(rows)
         total = sum(float(kernel(rows[block], rows).sum()) for block in row_blocks(n, n))
-        half_norms = 0.5 * np.einsum("ij,ij->i", rows, rows)
-        return cls(rows, centre, kernel, (total - n) / (n * (n - 1)), half_norms)
+        return cls.centred(rows, centre, kernel, (total - n) / (n * (n - 1)))
+
+    @classmethod
+    def centred(
+        cls, rows: Floats, centre: Floats, kernel: GaussianKernel, self_similarity: float
+    ) -> Reference:
+        """A reference whose rows have been centred, and their self-similarity summed, already.
+
+        A detector that is loaded elsewhere goes on with the very bits it was saved with, in no time.
+        """
+        return cls(rows, centre, kernel, self_similarity, 0.5 * np.einsum("ij,ij->i", rows, rows))
 
     def similarity(self, centred: Floats) -> float:
         """m(y), the mean kernel value of one centred row (d,) with the reference."""

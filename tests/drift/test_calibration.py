@@ -145,6 +145,35 @@ def test_a_bank_shares_one_promise_and_comes_back_from_one_file(tmp_path):
     assert bank.fingerprint == loaded.fingerprint
 
 
+def test_a_bank_takes_blocks_and_states_of_all_streams_or_of_none():
+    rng = np.random.default_rng(7)
+    bank = StreamBank(["nuclei", "er"], 50, window_size=4)
+    bank.fit({"nuclei": normal(rng, 40), "er": normal(rng, 40)})
+    assert {name: report.n for name, report in bank.reports.items()} == {"nuclei": 40, "er": 40}
+    start = bank.state_dict()
+    rows = {name: normal(rng, 7) for name in bank}
+    ids = [f"P1/{i}" for i in range(7)]
+    steps = bank.update_many(rows, ids)
+    bank.load_state_dict(start)
+    for i in range(7):
+        single = bank.update({name: rows[name][i] for name in bank}, id=ids[i])
+        for name in bank:
+            assert single[name].statistic == pytest.approx(steps[name][i].statistic, abs=1e-9)
+    after = {name: state["checksum"] for name, state in bank.state_dict().items()}
+    uneven = {"nuclei": normal(rng, 3), "er": normal(rng, 2)}
+    hole = {"nuclei": normal(rng, 2), "er": np.full((2, 8), np.nan)}
+    for refused in (
+        lambda: bank.update_many(uneven),
+        lambda: bank.update_many(hole),
+        lambda: bank.update_many({"nuclei": normal(rng, 2), "er": normal(rng, 2)}, ids=["one"]),
+        lambda: bank.load_state_dict({"nuclei": start["nuclei"]}),
+        lambda: bank.load_state_dict({"nuclei": start["nuclei"], "er": start["nuclei"]}),
+    ):
+        with pytest.raises(InputError):
+            refused()
+        assert {name: state["checksum"] for name, state in bank.state_dict().items()} == after
+
+
 def test_drift_needs_neither_torch_nor_tables():
     import subprocess
     import sys

@@ -2,8 +2,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cellabel.drift import mmd_permutation_test
+from cellabel.drift import _kernel, mmd_permutation_test
 from cellabel.errors import InputError
 
 
@@ -94,6 +96,80 @@ def test_the_same_seed_gives_the_same_answer_and_leaves_the_global_state():
 
 def test_equal_constant_samples_do_not_differ():
     assert mmd_permutation_test(np.ones((5, 2)), np.ones((6, 2)), n_permutations=19).p_value == 1.0
+
+
+def test_the_aggregated_p_values_are_uniform_without_a_difference():
+    rng = np.random.default_rng(7)
+    options = {"n_permutations": 99, "bandwidth": "aggregated"}
+    values = [
+        mmd_permutation_test(rng.normal(size=(10, 2)), rng.normal(size=(12, 2)), seed=i, **options).p_value
+        for i in range(300)
+    ]
+    for level in (0.05, 0.2, 0.5):
+        assert np.mean(np.array(values) <= level) == pytest.approx(level, abs=0.075)
+
+
+def test_the_aggregated_test_sees_what_the_median_bandwidth_is_too_wide_for():
+    rng = np.random.default_rng(8)
+    found = {"median": 0, "aggregated": 0}
+    for seed in range(12):
+        modes = 3.0 * rng.integers(0, 4, size=(160, 1))
+        x = modes[:80] + rng.normal(size=(80, 1)) * 0.2
+        y = modes[80:] + rng.choice([-0.9, 0.9], size=(80, 1))
+        for bandwidth in found:
+            result = mmd_permutation_test(x, y, n_permutations=99, bandwidth=bandwidth, seed=seed)
+            found[bandwidth] += result.p_value <= 0.05
+    assert found["aggregated"] >= found["median"] + 5, found
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_order_sides_offset_and_the_size_of_the_blocks_do_not_change_the_statistic(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    n, m = data.draw(st.integers(2, 12)), data.draw(st.integers(2, 12))
+    x, y = rng.normal(size=(n, 3)), rng.normal(size=(m, 3)) + 0.5
+    groups = None
+    if data.draw(st.booleans()):
+        groups = [f"x{i % max(2, n // 2)}" for i in range(n)] + [f"y{i % max(2, m // 3)}" for i in range(m)]
+    expected = mmd_permutation_test(x, y, groups=groups, n_permutations=19)
+    order = rng.permutation(n)
+    moved = None if groups is None else [groups[i] for i in order] + groups[n:]
+    again = mmd_permutation_test(x[order] + 100, y + 100, groups=moved, n_permutations=19)
+    swapped = mmd_permutation_test(
+        y, x, groups=None if groups is None else groups[n:] + groups[:n], n_permutations=19
+    )
+    whole, _kernel.BLOCK_BYTES = _kernel.BLOCK_BYTES, 8 * (n + m) * 3
+    try:
+        blocks = mmd_permutation_test(x, y, groups=groups, n_permutations=19)
+    finally:
+        _kernel.BLOCK_BYTES = whole
+    for other in (again, swapped, blocks):
+        assert other.statistic == pytest.approx(expected.statistic, abs=1e-9)
+    assert blocks.p_value == expected.p_value and expected.p_value * 20 == round(expected.p_value * 20)
+
+
+def test_memory_does_not_grow_with_the_square_of_the_rows():
+    import tracemalloc
+
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(1500, 2)), rng.normal(size=(1500, 2))
+    tracemalloc.start()
+    mmd_permutation_test(x, y, n_permutations=9, bandwidth=1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 3000**2 / 2  # half of one matrix of all pairs
+
+
+@pytest.mark.parametrize("n", [19, 50, 301])
+def test_the_median_of_all_pairs_is_exact_also_where_they_are_not_held_together(n, monkeypatch):
+    rows = np.random.default_rng(n).normal(size=(n, 3))
+    rows[: n // 4] = rows[0]  # ties
+    halves = ((rows[:, None] - rows[None]) ** 2).sum(axis=-1)[np.triu_indices(n, 1)] / 2
+    expected = np.sqrt(np.median(halves))
+    assert _kernel.median_bandwidth(rows) == pytest.approx(expected, rel=1e-9)
+    monkeypatch.setattr(_kernel, "PAIRS_AT_ONCE", 20)
+    monkeypatch.setattr(_kernel, "BLOCK_BYTES", 8 * n * 4)
+    assert _kernel.median_bandwidth(rows) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(
