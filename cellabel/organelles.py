@@ -44,6 +44,7 @@ class Organelle:
         segmentation: target or prediction → labels.
         primary_metrics: well features that the promotion gate judges.
         plausible: well feature → (lower, upper) outside of which a table is flagged.
+        plane: of a stain's focus series: the sharpest plane, or the maximum or mean over all planes.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Organelle:
     segmentation: tuple[Step, ...]
     primary_metrics: tuple[str, ...]
     plausible: Mapping[str, tuple[float, float]]
+    plane: Literal["sharpest", "maximum", "mean"] = "sharpest"
 
 
 def _intensity_metrics(prefix: str) -> tuple[str, ...]:

@@ -46,6 +46,10 @@ class InboxSettings(_Section):
     max_bad_share: float = Field(
         0.25, ge=0, le=1, description="Above this share of bad fields the plate is quarantined."
     )
+    channels: dict[str, str] = Field(
+        {},
+        description="Channel name → role, for names whose role neither the plate nor the platform knows.",
+    )
 
 
 class ModelSettings(_Section):

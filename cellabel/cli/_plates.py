@@ -43,7 +43,7 @@ def import_folder(
     from cellabel.stores import check_plate_id, open_home
 
     home = open_home()
-    acquisition = open_acquisition(folder, layout)
+    acquisition = open_acquisition(folder, layout, channels=home.settings.inbox.channels)
     name = check_plate_id(acquisition.plate_id if plate_id is None else plate_id)
     if dry_run:
         with working(f"reading {folder}"):

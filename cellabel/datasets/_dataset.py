@@ -194,7 +194,7 @@ class Dataset:
         stain = stain_of(field.roles, self.recipe)
         if stain is None:
             raise InputError(f"Field {sample.key} has no {self.organelle} stain; build the data set anew.")
-        pixels = field.image(stain)
+        pixels = field.image(stain, self.recipe.plane)
         with _naming(sample):
             target = prepare_target(pixels, self.recipe, pixel_size_um=plate.pixel_size_um)
         # What rounding leaves of a subtracted background is no stain.

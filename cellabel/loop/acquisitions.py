@@ -50,7 +50,11 @@ def take_in(home: Home, plate_id: str, folder: str | os.PathLike[str] = "") -> T
     }
     try:
         plate = import_plate(
-            source, home.plates, plate_id=plate_id, max_bad_share=home.settings.inbox.max_bad_share
+            source,
+            home.plates,
+            plate_id=plate_id,
+            max_bad_share=home.settings.inbox.max_bad_share,
+            channels=home.settings.inbox.channels,
         )
     finally:
         home.plates.update_record(plate_id, **arrived)

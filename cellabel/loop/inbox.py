@@ -78,7 +78,7 @@ def remember_done(home: Home, *arrivals: NewPlate | Refusal) -> None:
 
 def _identify(home: Home, arrival: Arrival) -> NewPlate | Refusal:
     try:
-        plate_id = open_acquisition(arrival.folder).plate_id
+        plate_id = open_acquisition(arrival.folder, channels=home.settings.inbox.channels).plate_id
         owner = (home.plates.record(plate_id) or {}).get("source")
         if owner and Path(owner) != arrival.folder.resolve():
             raise InputError(

@@ -35,7 +35,7 @@ def stained(field: Field, organelle: Organelle, pixel_size_um: float | None) -> 
     role = next((stain for stain in organelle.stains if stain in field.roles), None)
     if role is None:
         return None
-    image = field.image(role)
+    image = field.image(role, organelle.plane)
     return Stained(
         prepare_target(image, organelle, pixel_size_um=pixel_size_um),
         segment(image, organelle, pixel_size_um=pixel_size_um),

@@ -6,18 +6,18 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellabel.errors import InputError
-from cellabel.plates._folders import acquisition_files, image_files
+from cellabel.plates._folders import IMAGE_SUFFIXES, acquisition_files, image_files
 from cellabel.plates._images import ImageError, read_plane
 from cellabel.plates._issues import Issue
 from cellabel.plates._metadata import (
@@ -33,6 +33,7 @@ from cellabel.plates._roles import channel_roles, role_order
 from cellabel.plates._verification import (
     TRANSMITTED,
     Slot,
+    Source,
     Verified,
     as_issues,
     effect_of_lacking,
@@ -46,7 +47,7 @@ from cellabel.stores import check_plate_id
 if TYPE_CHECKING:
     import pandas as pd
 
-STORED_FORMAT = 1
+STORED_FORMAT = 2
 """Enters the content hash, so that plates are written anew when the way in which they are stored changes."""
 
 
@@ -141,48 +142,88 @@ class Acquisition:
             "instrument": self.instrument,
             "channels": self.channels,
             "plan": plan_records(self.plan) if self.plan is not None else None,
-            "images": [[*slot, image.digest] for slot, image in self.images.items() if image.bad is None],
+            "images": [
+                [*slot, image.sharpest, *(plane.digest for plane in image.planes)]
+                for slot, image in self.images.items()
+                if image.bad is None
+            ],
             "quarantined": sorted([*key, reason] for key, reason in self.quarantined.items()),
             "missing": sorted([*key, sorted(roles.items())] for key, roles in self.missing.items()),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def image(self, well: str, site: int, channel: str) -> np.ndarray:
-        """The image of one field in one role, `(H, W)` of the file's type.
+        """The image of one field in one role (of a focus series the sharpest), `(H, W)` of the file's type.
 
         Raises:
             InputError: no such field or channel, or the image cannot be used.
         """
+        found = self._usable(well, site, channel)
+        return _read(found.planes[found.sharpest])
+
+    def stack(self, well: str, site: int, channel: str) -> Planes:
+        """All planes of one field in one role, read one by one when asked for.
+
+        Raises:
+            InputError: no such field or channel, or the image cannot be used.
+        """
+        return Planes(self._usable(well, site, channel))
+
+    def _usable(self, well: str, site: int, channel: str) -> Verified:
         if (well, site, channel) not in self.slots:
             has = f"channels {', '.join(self.channels)}" if (well, site) in self.fields else "no such field"
             raise InputError(f"{self.folder} holds no {channel} image of well {well} site {site} ({has}).")
         verified = self.images[well, site, channel]
-        if verified.bad is not None or verified.path is None:
+        if verified.bad is not None:
             raise InputError(
                 f"The {channel} image of well {well} site {site} cannot be used: {verified.bad}."
             )
-        try:
-            pixels = read_plane(verified.path, verified.page, samples_are_planes=verified.samples_are_planes)
-        except ImageError as error:
-            raise InputError(f"{verified.path} can no longer be read: {error}; export it again.") from error
-        if pixel_digest(pixels) != verified.digest:
-            raise InputError(
-                f"{verified.path} has changed since it was verified: wait until it is whole, open again."
-            )
-        return pixels
+        return verified
 
     @property
     def _expected(self) -> list[str]:
         return self.channels if TRANSMITTED in self.channels else [TRANSMITTED, *self.channels]
 
 
-def open_acquisition(folder: str | PathLike[str], layout: str | None = None) -> Acquisition:
+class Planes(Sequence[np.ndarray]):
+    """The planes of one field in one role, `(H, W)` each, decoded when asked for.
+
+    Raises (when a plane is asked for):
+        InputError: it can no longer be read, or has changed since it was verified.
+    """
+
+    def __init__(self, verified: Verified) -> None:
+        self._verified = verified
+
+    def __len__(self) -> int:
+        return len(self._verified.planes)
+
+    def __getitem__(self, z: Any) -> Any:
+        return _read(self._verified.planes[z])
+
+
+def _read(source: Source) -> np.ndarray:
+    try:
+        pixels = read_plane(source.path, source.page, samples_are_planes=source.samples_are_planes)
+    except ImageError as error:
+        raise InputError(f"{source.path} can no longer be read: {error}; export it again.") from error
+    if pixel_digest(pixels) != source.digest:
+        raise InputError(
+            f"{source.path} has changed since it was verified: wait until it is whole, open again."
+        )
+    return pixels
+
+
+def open_acquisition(
+    folder: str | PathLike[str], layout: str | None = None, *, channels: Mapping[str, str] | None = None
+) -> Acquisition:
     """Find the images of one plate in a folder; nothing is written.
 
     Args:
         folder: the folder; files in `truth/`, hidden files and links are left out.
         layout: a name in `LAYOUTS`, or the path of a `layout.yaml` that lies elsewhere. Without it, a
             `layout.yaml` in the folder decides, else the vendor layout that names most of the files.
+        channels: channel name → role, where neither `layout.yaml` nor `acquisition.json` tells it.
 
     Raises:
         InputError: no folder, no images, no layout that knows their names, several plates, a plate id that
@@ -193,21 +234,25 @@ def open_acquisition(folder: str | PathLike[str], layout: str | None = None) -> 
     candidates = image_files(files)
     if not candidates:
         raise InputError(
-            f"{folder} holds no images (.tif, .tiff or .png): name the folder that the instrument wrote."
+            f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}, OME-Zarr): name the folder that the "
+            "instrument wrote."
         )
     settings, forced = _settings(folder, layout)
     record = read_acquisition_file(folder) or AcquisitionFile()
     name, found = _find(folder, files, candidates, settings, forced)
     give_wells(found, settings)
     times_to_sites(found)
-    roles = channel_roles(found, settings, record, folder)
+    roles = channel_roles(found, settings, record, folder, channels or {})
     slots: dict[Slot, list[Plane]] = defaultdict(list)
+    places: set[tuple[str, int]] = set()
     for plane in found.planes:
         if plane.channel in roles:
-            slots[plane.place, plane.site, roles[plane.channel]].append(plane)
+            places.add((plane.place, plane.site))
+            if not plane.absent:
+                slots[plane.place, plane.site, roles[plane.channel]].append(plane)
     if not slots:
         raise InputError(f"{folder} holds no images of the channels that {LAYOUT_FILE} names.")
-    fields = sorted({slot[:2] for slot in slots}, key=lambda key: (well_order(key[0]), key[1]))
+    fields = sorted(places, key=lambda key: (well_order(key[0]), key[1]))
     wells = list(dict.fromkeys(well for well, _ in fields))
     _tell_left_out(found, candidates)
     return Acquisition(
@@ -259,13 +304,16 @@ def _find(
         found.why = f"{forced}, as asked for: {found.why}"
         return forced, found
     tried = [name for name in LAYOUTS if name != "regex"]
-    all_found = {
-        name: found for name in tried if (found := LAYOUTS[name](folder, files, settings)) is not None
-    }
-    counts = {name: len({plane.path for plane in found.planes}) for name, found in all_found.items()}
+    all_found: dict[str, Found] = {}
+    for name in tried:
+        if (found := LAYOUTS[name](folder, files, settings)) is not None:
+            all_found[name] = found
+            if len(found.files) == len(candidates):
+                break  # the layouts that follow open files, which takes long for a large plate
+    counts = {name: len(found.files) for name, found in all_found.items()}
     if not counts:
         raise InputError(
-            f"{folder} holds no image that is named as {' or '.join(tried)} name them (as {example!r}): "
+            f"{folder} holds no image that one of the layouts {', '.join(tried)} knows (as {example!r}): "
             f"describe the names in a {LAYOUT_FILE} (see plates/README.md)."
         )
     best = max(counts, key=lambda name: counts[name])
@@ -276,7 +324,7 @@ def _find(
 
 
 def _tell_left_out(found: Found, candidates: Sequence[Path]) -> None:
-    known = {plane.path for plane in found.planes} | found.left_out
+    known = found.files | found.left_out
     if others := [path.name for path in candidates if path not in known]:
         shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
         reason = f"image files that were not read, as they are named otherwise: {len(others)} ({shown})"

@@ -6,14 +6,15 @@ import os
 from pathlib import Path
 
 from cellabel.errors import InputError
+from cellabel.plates._zarr_images import is_zarr
 
-IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".ics", ".nd2", ".lif")
 _IGNORED_FOLDERS = {"truth"}
 _IGNORED_FILES = {"thumbs.db", "desktop.ini"}
 
 
 def acquisition_files(folder: Path) -> list[Path]:
-    """Every plain file below `folder`, sorted by its path in it.
+    """Every plain file below `folder`, sorted by its path in it; a zarr group counts as one file.
 
     Left out: hidden files and folders, links, whatever lies in a folder called `truth`, thumbnail databases.
 
@@ -34,11 +35,14 @@ def acquisition_files(folder: Path) -> list[Path]:
 
 
 def image_files(files: list[Path]) -> list[Path]:
-    """Those of `files` that may be images, by the end of their names."""
-    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    """Those of `files` that may be images: by the end of their names, and zarr groups."""
+    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES or path.is_dir()]
 
 
 def _walk(folder: Path, found: list[Path]) -> None:
+    if is_zarr(folder):
+        found.append(folder)
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith((".", "~$")) or entry.is_symlink():

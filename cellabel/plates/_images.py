@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import struct
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from cellabel.errors import InputError
 
 MAX_PIXELS = 2**27
 """The most pixels a plane may have (134 megapixels; the largest microscope cameras have 50)."""
@@ -42,6 +45,14 @@ DECODE_ERRORS = (
     zlib.error,
 )
 
+_OTHER = {
+    "/": ("cellabel.plates._zarr_images", "open_zarr"),
+    ".ics": ("cellabel.plates._ics", "open_ics"),
+    ".nd2": ("cellabel.plates._bioio", "open_container"),
+    ".lif": ("cellabel.plates._bioio", "open_container"),
+}
+"""End of the name ("/" is a folder) → module and function that read it, imported where one is met."""
+
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damage is told by our own sentence
 
 
@@ -62,16 +73,22 @@ def open_image(path: Path, *, samples_are_planes: bool = False) -> Iterator[Imag
     """Open an image file to read its planes one by one.
 
     Args:
-        path: a TIFF or PNG file.
+        path: a TIFF, PNG, ICS, ND2 or LIF file, or the folder of a zarr array.
         samples_are_planes: the samples of a pixel are planes of a stack, not a colour.
 
     Raises:
         ImageError: empty, not an image, truncated, a colour image, or a header out of proportion.
+        InputError: the package that reads such files is not installed.
     """
     try:
         size = path.stat().st_size
         if size == 0:
             raise ImageError("the file is empty")
+        other = _OTHER.get("/" if path.is_dir() else path.suffix.lower())
+        if other is not None:
+            module, function = other
+            yield getattr(importlib.import_module(module), function)(path)
+            return
         if path.suffix.lower() == ".png":
             yield ImageFile(1, lambda _index: _read_png(path))
             return
@@ -79,7 +96,7 @@ def open_image(path: Path, *, samples_are_planes: bool = False) -> Iterator[Imag
 
         with TiffFile(path) as tif:
             yield _tiff_planes(tif, size, samples_are_planes)
-    except ImageError:
+    except (ImageError, InputError):
         raise
     except DECODE_ERRORS as error:
         raise ImageError(f"the file cannot be read as an image ({_told(error)})") from error

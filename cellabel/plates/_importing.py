@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,6 +31,7 @@ def import_plate(
     *,
     plate_id: str | None = None,
     max_bad_share: float = 0.25,
+    channels: Mapping[str, str] | None = None,
 ) -> Plate:
     """Verify an acquisition and store it as one OME-Zarr plate.
 
@@ -42,6 +44,7 @@ def import_plate(
         store: a `PlateStore`, or its path or URL.
         plate_id: another id than the acquisition's own.
         max_bad_share: the share of quarantined fields above which the whole plate is quarantined.
+        channels: channel name → role, as `open_acquisition` takes it; only for a folder.
 
     Raises:
         QuarantinedPlate: too many fields cannot be used; the plate is stored with status "quarantined", so
@@ -53,7 +56,7 @@ def import_plate(
     if isinstance(acquisition_or_folder, Acquisition):
         acquisition = acquisition_or_folder
     else:
-        acquisition = open_acquisition(acquisition_or_folder)
+        acquisition = open_acquisition(acquisition_or_folder, channels=channels)
     store = plate_store(store)
     name = check_plate_id(acquisition.plate_id if plate_id is None else plate_id)
     reason = _why_quarantined(acquisition, name, max_bad_share)
@@ -124,7 +127,12 @@ def _write(acquisition: Acquisition, name: str, path: UPath) -> None:
         "plan": plan_records(acquisition.plan) if acquisition.plan is not None else None,
         "quarantined": [[*key, reason] for key, reason in acquisition.quarantined.items()],
     }
-    usable = [(slot[2], image) for slot, image in acquisition.images.items() if image.bad is None]
+    usable = {slot: image for slot, image in acquisition.images.items() if image.bad is None}
+    focus: dict[tuple[str, int], dict[str, tuple[int, int]]] = {key: {} for key in fields}
+    for (well, site, role), image in usable.items():
+        if (well, site) in focus:
+            focus[well, site][role] = (len(image.planes), image.sharpest)
+    has_series = any(count > 1 for roles in focus.values() for count, _ in roles.values())
     with PlateWriter(
         path,
         name,
@@ -133,13 +141,14 @@ def _write(acquisition: Acquisition, name: str, path: UPath) -> None:
         pixel_size_um=acquisition.pixel_size_um,
         attributes=attributes,
         missing=acquisition.missing,
-        dtypes={role: image.dtype for role, image in usable},
+        dtypes={slot[2]: image.dtype for slot, image in usable.items()},
+        focus=focus if has_series else None,
     ) as writer:
 
         def write(key: tuple[str, int]) -> None:
             lacking = acquisition.missing.get(key, {})
             roles = [role for role in acquisition.channels if role not in lacking]
-            writer.write_field(*key, {role: acquisition.image(*key, role) for role in roles})
+            writer.write_field(*key, {role: acquisition.stack(*key, role) for role in roles})
 
         with ThreadPoolExecutor(n_workers()) as threads:
             for _ in threads.map(write, fields):

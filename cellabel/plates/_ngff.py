@@ -63,13 +63,19 @@ def well_metadata(sites: Sequence[int]) -> dict[str, Any]:
 
 
 def image_metadata(
-    name: str, channels: Sequence[str], levels: Sequence[np.ndarray], pixel_size_um: float | None
+    name: str,
+    channels: Sequence[str],
+    levels: Sequence[np.ndarray],
+    pixel_size_um: float | None,
+    *,
+    has_z: bool = False,
 ) -> dict[str, Any]:
-    """The `ome` attributes of a field's image, channels first."""
+    """The `ome` attributes of a field's image, channels first; the distance of planes is not known."""
+    axes = ("c", "z", "y", "x") if has_z else ("c", "y", "x")
     windows = [_window(levels[-1][k]) for k in range(len(channels))]
     return {
         "version": VERSION,
-        "multiscales": [_multiscale(name, ("c", "y", "x"), len(levels), pixel_size_um)],
+        "multiscales": [_multiscale(name, axes, len(levels), pixel_size_um)],
         "omero": {
             "channels": [
                 {"label": role, "color": _COLOURS.get(role, "CCCCCC"), "active": True, "window": window}
@@ -94,13 +100,16 @@ def _multiscale(name: str, axes: Sequence[str], n_levels: int, pixel_size_um: fl
     return {
         "name": name,
         "axes": [
-            {"name": a, "type": "channel"} if a == "c" else {"name": a, "type": "space", **unit} for a in axes
+            {"name": a, "type": "channel"}
+            if a == "c"
+            else {"name": a, "type": "space", **(unit if a != "z" else {})}
+            for a in axes
         ],
         "datasets": [
             {
                 "path": str(level),
                 "coordinateTransformations": [
-                    {"type": "scale", "scale": [1.0 if a == "c" else size * 2.0**level for a in axes]}
+                    {"type": "scale", "scale": [1.0 if a in "cz" else size * 2.0**level for a in axes]}
                 ],
             }
             for level in range(n_levels)

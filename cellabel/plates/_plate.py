@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
 import numpy as np
 from upath import UPath
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PLATE_SUFFIX = ".zarr"
+PlaneChoice = Literal["sharpest", "maximum", "mean"]
+PLANE_CHOICES: tuple[str, ...] = get_args(PlaneChoice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,7 @@ class Field:
         plate_id, well, site: which field.
         roles: the images it has.
         missing: roles of the plate that it lacks, and why.
+        focus: role → number of planes and the sharpest of them, of a plate that keeps focus series.
     """
 
     plate_id: str
@@ -42,26 +45,66 @@ class Field:
     path: UPath = field(repr=False)
     _channels: tuple[str, ...] = field(repr=False)
     _dtypes: Mapping[str, str] = field(repr=False)
+    focus: Mapping[str, Sequence[int]] | None = field(default=None, repr=False)
 
     @property
     def key(self) -> tuple[str, str, int]:
         """`(Metadata_Plate, Metadata_Well, Metadata_Site)`."""
         return self.plate_id, self.well, self.site
 
-    def image(self, role: str) -> np.ndarray:
+    def image(self, role: str, plane: PlaneChoice | int = "sharpest") -> np.ndarray:
         """The image in one role, `(H, W)`, of the type in which it was taken.
 
+        Args:
+            role: which image.
+            plane: of a focus series: the sharpest plane, the brightest or mean value of every pixel over all
+                planes, or one plane by its number from 0. It changes nothing where there is one plane.
+
         Raises:
-            InputError: the field has no such image (and why), or it can no longer be read.
+            InputError: the field has no such image or plane (and why), or it can no longer be read.
         """
+        c, count = self._channel(role), self.n_planes(role)
+        if self.focus is None:
+            return (
+                self._typed(role, self._read("0", c)) if plane in (0, *PLANE_CHOICES) else self._no(plane, 1)
+            )
+        if plane == "sharpest" or count == 1:
+            return self._typed(role, self._read("0", (c, self.focus[role][1])))
+        if plane not in PLANE_CHOICES:
+            if not isinstance(plane, int) or not 0 <= plane < count:
+                self._no(plane, count)
+            return self._typed(role, self._read("0", (c, plane)))
+        total = self._read("0", (c, 0)).astype(np.float64 if plane == "mean" else None)
+        for z in range(1, count):  # one by one: a series may not fit into memory
+            here = self._read("0", (c, z))
+            total = total + here if plane == "mean" else np.maximum(total, here)
+        if plane == "mean":
+            kind = np.dtype(self._dtypes.get(role, "float32")).kind
+            total = np.rint(total / count) if kind in "ui" else total / count
+        return self._typed(role, total)
+
+    def n_planes(self, role: str) -> int:
+        """How many planes the focus series of one role has; 1 where there is a single image."""
+        self._channel(role)
+        return int(self.focus[role][0]) if self.focus is not None else 1
+
+    def _channel(self, role: str) -> int:
         if role not in self.roles:
             why = f" ({self.missing[role]})" if role in self.missing else ""
-            raise InputError(
-                f"Plate {self.plate_id}, well {self.well}, site {self.site} has no {role} image{why}: "
-                f"there are {', '.join(self.roles)}."
-            )
-        pixels = self._read("0", self._channels.index(role))
+            raise InputError(f"{self._name} has no {role} image{why}: there are {', '.join(self.roles)}.")
+        return self._channels.index(role)
+
+    def _typed(self, role: str, pixels: np.ndarray) -> np.ndarray:
         return pixels.astype(self._dtypes.get(role, pixels.dtype), copy=False)
+
+    def _no(self, plane: object, count: int) -> NoReturn:
+        raise InputError(
+            f"{self._name} has no plane {plane!r}: give {', '.join(PLANE_CHOICES)} or a number below {count}."
+        )
+
+    @property
+    def _name(self) -> str:
+        return f"Plate {self.plate_id}, well {self.well}, site {self.site}"
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -78,7 +121,7 @@ class Field:
         if name not in self.label_names:
             has = ", ".join(self.label_names) or "none"
             raise InputError(
-                f"Plate {self.plate_id}, well {self.well}, site {self.site} has no labels {name!r} "
+                f"{self._name} has no labels {name!r} "
                 f"(there are {has}): predict the plate, or ask for one of them."
             )
         return self._read(f"labels/{name}/0", Ellipsis)
@@ -90,8 +133,7 @@ class Field:
             return np.asarray(zarr.open_array(zarr_location(self.path / array), mode="r")[selection])
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise InputError(
-                f"Plate {self.plate_id}, well {self.well}, site {self.site} cannot be read from {self.path} "
-                f"({error}): import the plate again."
+                f"{self._name} cannot be read from {self.path} ({error}): import the plate again."
             ) from error
 
 
@@ -192,7 +234,8 @@ def read_plate(location: Location) -> Plate:
         missing = own["missing"].get(field_path(well, site), {})
         roles = tuple(role for role in channels if role not in missing)
         home = path / field_path(well, site)
-        one = Field(own["plate_id"], well, site, roles, missing, home, channels, own["dtypes"])
+        focus = own["focus"][field_path(well, site)] if "focus" in own else None
+        one = Field(own["plate_id"], well, site, roles, missing, home, channels, own["dtypes"], focus)
         wells.setdefault(well, Well(well, {})).fields[site] = one
     return Plate(own["plate_id"], path, channels, own["pixel_size_um"], wells, own)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from cellabel.errors import InputError
@@ -24,6 +25,8 @@ _WORDS = {
     "nucleoli": "nucleoli nucleolus rna syto14",
 }
 _ROLE_OF_WORD = {word: role for role, words in _WORDS.items() for word in words.split()}
+_EMISSION_NM = ((430, 480, "nuclei"), (500, 530, "gfp"))
+"""Bands in which one stain is meant unless a name says otherwise; redder dyes are used for anything."""
 _NOT_A_STAIN_OF = {"dead", "mask", "outline", "pi"}
 
 
@@ -46,21 +49,36 @@ def role_order(role: str) -> tuple[int, str]:
     return (ROLES.index(role) if role in ROLES else len(ROLES), role)
 
 
+def role_of_hint(hint: str) -> str | None:
+    """The role that a dye, a contrast method or an emission wavelength ("461 nm") tells, or None."""
+    wavelength = re.fullmatch(r"(\d+(?:\.\d+)?) nm", hint)
+    if wavelength is None:
+        return role_of_name(hint)
+    nm = float(wavelength[1])
+    return next((role for lower, upper, role in _EMISSION_NM if lower <= nm <= upper), None)
+
+
 def channel_roles(
-    found: Found, settings: LayoutFile, record: AcquisitionFile, folder: Path
+    found: Found, settings: LayoutFile, record: AcquisitionFile, folder: Path, site: Mapping[str, str]
 ) -> dict[str, str]:
     """Channel key → role; channels that layout.yaml leaves out are absent.
+
+    The order of who is believed: layout.yaml, acquisition.json, the site's settings, the channel's name, what
+    else the vendor's files tell of it.
 
     Raises:
         InputError: two channels with one role.
     """
     roles: dict[str, str] = {}
     told: set[str] = set()
+    by_name = {role_of_name(found.names.get(plane.channel, plane.channel)) for plane in found.planes}
     for channel in sorted({plane.channel for plane in found.planes}, key=_natural):
         name = found.names.get(channel, channel)
         spellings = (channel, f"w{channel}", f"ch{channel}", channel.removeprefix("ch"), name)
         named = [
-            given for given in (settings.channels, record.channels) if any(s in given for s in spellings)
+            given
+            for given in (settings.channels, record.channels, site)
+            if any(s in given for s in spellings)
         ]
         if named:
             role = next(named[0][s] for s in spellings if s in named[0])
@@ -71,6 +89,8 @@ def channel_roles(
             told.add(role)
         else:
             role = role_of_name(name) or ""
+            if not role:
+                role = _hinted(channel, name, by_name | set(roles.values()), found)
         own = f"w{name}" if name.isdecimal() else name
         if not role:
             found.issues.append(Issue(None, None, own, "the channel is not known and keeps its own name"))
@@ -85,6 +105,16 @@ def channel_roles(
             f"{folder}: two channels are called {doubled[0]!r}: give each a role in {LAYOUT_FILE}."
         )
     return roles
+
+
+def _hinted(channel: str, name: str, taken: set[str | None], found: Found) -> str:
+    """The role that the metadata of an unknown channel tell, when no other channel has it; else ""."""
+    for hint in found.hints.get(channel, ()):
+        role = role_of_hint(hint)
+        if role and role not in taken:
+            found.tell(f"channel {name} is taken as {role}, as its metadata say {hint!r}")
+            return role
+    return ""
 
 
 def _natural(text: str) -> tuple[int, str]:

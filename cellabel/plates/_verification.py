@@ -24,22 +24,31 @@ _Value = TypeVar("_Value", str, tuple[int, int])
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where one verified plane lies, how the planes of its file are counted, and a digest of its pixels."""
+
+    path: Path
+    page: int
+    samples_are_planes: bool
+    digest: str
+
+
+@dataclass(frozen=True)
 class Verified:
-    """One image that can be used: where its pixels lie, their shape, type and digest; or why it cannot be.
+    """One image, or focus series, that can be used, or why it cannot be.
 
     Attributes:
-        page: the plane of the file.
-        samples_are_planes: how the planes of the file are counted (see `open_image`).
+        planes: its planes from the first z-step to the last, usually one.
+        sharpest: which of them is the sharpest.
+        shape, dtype: of each of them.
         note: something to know about it ("plane 3 of 7 is the sharpest").
         bad: why the image cannot be used; None where it can.
     """
 
-    path: Path | None
-    page: int = 0
-    samples_are_planes: bool = False
+    planes: tuple[Source, ...] = ()
+    sharpest: int = 0
     shape: tuple[int, int] = (0, 0)
     dtype: str = ""
-    digest: str = ""
     note: str = ""
     bad: str | None = None
 
@@ -61,7 +70,7 @@ def n_workers() -> int:
 def verify(slots: Mapping[Slot, Sequence[Plane]], folder: Path) -> dict[Slot, Verified]:
     """Decode every image; wrong sizes and types are told against the plate's majority.
 
-    Memory holds one or two images a thread, whatever the size of the plate.
+    Memory holds one or two planes a thread, whatever the size of the plate and of its stacks.
     """
     ordered = sorted(slots)
     with ThreadPoolExecutor(n_workers()) as threads:
@@ -88,53 +97,70 @@ def effect_of_lacking(role: str) -> Effect:
 
 
 def _verify_one(planes: Sequence[Plane], folder: Path) -> Verified:
-    """The sharpest of the planes of one field and channel."""
-    by_z: dict[int, Verified] = {}
-    scores: dict[int, float] = {}
+    """All planes of one field and channel, in the order of z."""
+    by_z: dict[int, list[_Look]] = {}
+    names: dict[int, str] = {}
     notes: list[str] = []
     for plane in sorted(planes, key=lambda plane: (plane.z, plane.path)):
         name = plane.path.relative_to(folder).as_posix()
-        image, score = _best_plane(plane, name)
-        if image.bad is not None:
-            return image
-        twin = by_z.get(plane.z)
-        if twin is not None and twin.path is not None:
-            other = twin.path.relative_to(folder).as_posix()
-            if twin.digest != image.digest:
-                return Verified(None, bad=f"{other} and {name} are two different images of the same thing")
-            notes.append(f"{name} repeats {other}")
-            continue
-        by_z[plane.z], scores[plane.z] = image, score
-    best = max(by_z, key=lambda z: (scores[z], -z))
-    chosen = by_z[best]
-    if len(by_z) > 1:
-        notes.append(f"z-step {best} of {', '.join(map(str, sorted(by_z)))} is read, the sharpest")
-    return replace(chosen, note="; ".join([part for part in (chosen.note, *notes) if part]))
+        try:
+            looks = _look_at(plane, scored=len(planes) > 1)
+        except ImageError as error:
+            return Verified(bad=f"{name}: {error}")
+        twins = by_z.get(plane.z)
+        if twins is None:
+            by_z[plane.z], names[plane.z] = looks, name
+        elif [look.source.digest for look in twins] == [look.source.digest for look in looks]:
+            notes.append(f"{name} repeats {names[plane.z]}")
+        else:
+            return Verified(bad=f"{names[plane.z]} and {name} are two different images of the same thing")
+    looks = [look for z in sorted(by_z) for look in by_z[z]]
+    if len({(look.shape, look.dtype) for look in looks}) > 1:
+        return Verified(bad=f"{names[min(names)]}: its planes differ in size or type")
+    best = max(range(len(looks)), key=lambda k: (looks[k].score, -k))
+    if len(looks) == len(by_z) > 1:
+        steps = sorted(by_z)
+        notes.insert(0, f"z-step {steps[best]} of {', '.join(map(str, steps))} is read, the sharpest")
+    elif len(looks) > 1:
+        file = looks[best].source.path.relative_to(folder).as_posix()
+        notes.insert(0, f"plane {best + 1} of {len(looks)} in {file} is read, the sharpest")
+    sources = tuple(look.source for look in looks)
+    return Verified(sources, best, looks[best].shape, looks[best].dtype, "; ".join(notes))
 
 
-def _best_plane(plane: Plane, name: str) -> tuple[Verified, float]:
-    """The plane that the name asks for, else the sharpest of the file."""
-    best, best_score = Verified(None, bad=f"{name}: it holds no image"), -1.0
-    named = plane.page is not None
-    try:
-        with open_image(plane.path, samples_are_planes=named) as file:
-            n = file.n_planes
-            if named and n != plane.of:
-                return Verified(None, bad=f"{name}: it holds {n} planes, not {plane.of}"), 0.0
-            for page in range(n) if plane.page is None else [plane.page]:
-                pixels = file.plane(page)
-                if has_not_finite(pixels):
-                    return Verified(None, bad=f"{name}: it has pixels that are NaN or infinite"), 0.0
-                score = focus_score(pixels)
-                if score > best_score:
-                    shape = (int(pixels.shape[0]), int(pixels.shape[1]))
-                    best_score = score
-                    best = Verified(plane.path, page, named, shape, str(pixels.dtype), pixel_digest(pixels))
-    except ImageError as error:
-        return Verified(None, bad=f"{name}: {error}"), 0.0
-    if not named and n > 1 and best.bad is None:
-        best = replace(best, note=f"plane {best.page + 1} of {n} in {name} is read, the sharpest")
-    return best, best_score
+@dataclass(frozen=True)
+class _Look:
+    """What one look at a plane found."""
+
+    source: Source
+    shape: tuple[int, int]
+    dtype: str
+    score: float
+
+
+def _look_at(plane: Plane, *, scored: bool) -> list[_Look]:
+    """The plane that is asked for, else all planes of the file; `scored` by their sharpness.
+
+    Raises:
+        ImageError: the file cannot be used.
+    """
+    looks = []
+    split = plane.samples_are_planes
+    with open_image(plane.path, samples_are_planes=split) as file:
+        n = file.n_planes
+        if plane.page is not None and (n != plane.of if plane.of else plane.page >= n):
+            raise ImageError(f"it holds {n} planes, not {plane.of or plane.page + 1}")
+        for page in range(n) if plane.page is None else [plane.page]:
+            pixels = file.plane(page)
+            if has_not_finite(pixels):
+                raise ImageError("it has pixels that are NaN or infinite")
+            score = focus_score(pixels) if scored or (plane.page is None and n > 1) else 0.0
+            shape = (int(pixels.shape[0]), int(pixels.shape[1]))
+            source = Source(plane.path, page, split, pixel_digest(pixels))
+            looks.append(_Look(source, shape, str(pixels.dtype), score))
+    if not looks:
+        raise ImageError("it holds no image")
+    return looks
 
 
 def _against_majority(found: dict[Slot, Verified]) -> dict[Slot, Verified]:
@@ -148,7 +174,7 @@ def _against_majority(found: dict[Slot, Verified]) -> dict[Slot, Verified]:
     }
     checked = dict(found)
     for slot, image in usable.items():
-        name = image.path.name if image.path else ""
+        name = image.planes[0].path.name
         if image.shape != shape:
             size, usual = (" × ".join(map(str, sides)) for sides in (image.shape, shape or ()))
             checked[slot] = replace(image, bad=f"{name}: it is {size} pixels, the plate's images are {usual}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +26,9 @@ from cellabel.stores import check_plate_id
 Location = str | os.PathLike[str] | UPath
 """A path or fsspec URL."""
 CHUNK = 1024
-"""Side of the largest chunk, px: planes up to this size are one chunk."""
+"""Side of the largest chunk, px: planes up to this size are one chunk. A shard holds a whole level."""
+Stack = np.ndarray | Sequence[np.ndarray]
+"""One image `(H, W)`, or the planes of a focus series, `(H, W)` each, read one by one."""
 _SMALLEST_LEVEL = 512
 
 
@@ -46,6 +47,8 @@ class PlateWriter:
         attributes: whatever else belongs to the plate, JSON-able (see `Plate`).
         missing: `(well, site)` → role → reason, for channels that a field lacks: stored as zeros.
         dtypes: role → type in which `Field.image` returns it, where channels differ.
+        focus: `(well, site)` → role → number of planes and the sharpest of them. Where it is given, the plate
+            has an axis z and every field must be in it.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class PlateWriter:
         attributes: Mapping[str, Any] | None = None,
         missing: Mapping[tuple[str, int], Mapping[str, str]] | None = None,
         dtypes: Mapping[str, str] | None = None,
+        focus: Mapping[tuple[str, int], Mapping[str, tuple[int, int]]] | None = None,
     ) -> None:
         self.path = UPath(path)
         self.plate_id = check_plate_id(plate_id)
@@ -67,7 +71,8 @@ class PlateWriter:
         self.pixel_size_um = pixel_size_um
         self._missing = {key: dict(roles) for key, roles in (missing or {}).items()}
         self._unwritten = set(self.fields)
-        own = {
+        self._focus = focus
+        own: dict[str, Any] = {
             "plate_id": plate_id,
             "fields": [list(key) for key in self.fields],
             "channels": list(self.channels),
@@ -75,36 +80,48 @@ class PlateWriter:
             "missing": {field_path(*key): roles for key, roles in sorted(self._missing.items())},
             "dtypes": dict(sorted((dtypes or {}).items())),
         }
+        if focus is not None:
+            own["focus"] = {
+                field_path(*key): {role: list(one) for role, one in sorted(roles.items())}
+                for key, roles in sorted(focus.items())
+            }
         self._write_groups({**(attributes or {}), **own})
 
     def write_field(
         self,
         well: str,
         site: int,
-        images: Mapping[str, np.ndarray],
+        images: Mapping[str, Stack],
         labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Write one field.
+        """Write one field; of a focus series, memory holds one plane of every channel.
 
         Args:
             well: its well.
             site: its site.
-            images: role → `(H, W)`, for every channel that is not missing.
+            images: role → `(H, W)`, or a focus series, for every channel that is not missing.
             labels: name → `(H, W)` int32, 0 is background; NGFF label images beside the field's image.
 
         Raises:
             ValueError: the field or a channel is not one of those announced, or shapes differ.
         """
-        stack = self._stack(well, site, images)
+        stacks = self._stacks(well, site, images)
         folder = self.path / field_path(well, site)
-        levels = _pyramid(stack)
-        chunks = (1, *(min(CHUNK, side) for side in stack.shape[1:]))
-        for level, pixels in enumerate(levels):
-            _write_array(folder / str(level), pixels, chunks, ("c", "y", "x"))
+        depth = max(len(stack) for stack in stacks.values())
+        levels: list[np.ndarray] = []
+        arrays: list[Any] = []
+        for z in range(depth):
+            levels = _pyramid(self._plane(well, site, stacks, z))
+            if not arrays:
+                arrays = [
+                    self._new_array(folder / str(level), pixels, depth) for level, pixels in enumerate(levels)
+                ]
+            for array, pixels in zip(arrays, levels, strict=True):
+                array[(slice(None), z) if self._focus is not None else ...] = pixels
         if labels:
-            self._write_labels(folder, labels, stack.shape[1:])
+            self._write_labels(folder, labels, levels[0].shape[1:])
         name = f"{self.plate_id} {well} {site}"
-        ome = image_metadata(name, self.channels, levels, self.pixel_size_um)
+        ome = image_metadata(name, self.channels, levels, self.pixel_size_um, has_z=self._focus is not None)
         missing = self._missing.get((well, site), {})
         _write_group(folder, {"ome": ome, "cellabel": {"missing": missing, "labels": sorted(labels or {})}})
         self._unwritten.discard((well, site))
@@ -120,7 +137,7 @@ class PlateWriter:
                 f"{len(self._unwritten)} fields of {self.plate_id} were announced but not written"
             )
 
-    def _stack(self, well: str, site: int, images: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _stacks(self, well: str, site: int, images: Mapping[str, Stack]) -> dict[str, Sequence[np.ndarray]]:
         if (well, site) not in self.fields:
             raise ValueError(f"field {well} site {site} was not announced to the writer of {self.plate_id}")
         expected = set(self.channels) - set(self._missing.get((well, site), {}))
@@ -128,15 +145,40 @@ class PlateWriter:
             raise ValueError(
                 f"field {well} site {site} needs the channels {sorted(expected)}, not {sorted(images)}"
             )
-        first = next(iter(images.values()))
-        if first.ndim != 2 or any(image.shape != first.shape for image in images.values()):
+        stacks: dict[str, Sequence[np.ndarray]] = {
+            role: image if not isinstance(image, np.ndarray) else [image] if image.ndim == 2 else list(image)
+            for role, image in images.items()
+        }
+        counts = {role: len(stack) for role, stack in stacks.items()}
+        if self._focus is None and max(counts.values()) > 1:
+            raise ValueError(f"field {well} site {site} has a focus series that was not announced")
+        if self._focus is not None:
+            announced = {role: n for role, (n, _) in self._focus.get((well, site), {}).items()}
+            if announced != counts:
+                raise ValueError(f"field {well} site {site} needs planes {announced}, not {counts}")
+        return stacks
+
+    def _plane(self, well: str, site: int, stacks: Mapping[str, Sequence[np.ndarray]], z: int) -> np.ndarray:
+        """Plane z of every channel, `(C, H, W)`; zeros where a channel is missing or has fewer planes."""
+        here = {role: stack[z] for role, stack in stacks.items() if z < len(stack)}
+        first = next(iter(here.values()))
+        if first.ndim != 2 or any(image.shape != first.shape for image in here.values()):
             raise ValueError(f"the images of field {well} site {site} differ in shape or are not (H, W)")
-        dtype = np.result_type(*(image.dtype for image in images.values()))
-        stack = np.zeros((len(self.channels), *first.shape), dtype)
+        dtype = np.result_type(*(image.dtype for image in here.values()))
+        plane = np.zeros((len(self.channels), *first.shape), dtype)
         for k, role in enumerate(self.channels):
-            if role in images:
-                stack[k] = images[role]
-        return stack
+            if role in here:
+                plane[k] = here[role]
+        return plane
+
+    def _new_array(self, path: UPath, pixels: np.ndarray, depth: int) -> Any:
+        """One level; a shard holds one plane of every channel, so that planes are written one by one."""
+        channels, height, width = pixels.shape
+        chunk = (1, _part(height), _part(width))
+        if self._focus is None:
+            return _new_array(path, pixels.shape, pixels.dtype, chunk, ("c", "y", "x"))
+        shape, axes = (channels, depth, height, width), ("c", "z", "y", "x")
+        return _new_array(path, shape, pixels.dtype, (1, *chunk), axes, whole=(channels, 1, height, width))
 
     def _write_labels(self, folder: UPath, labels: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> None:
         for name, label in sorted(labels.items()):
@@ -147,7 +189,8 @@ class PlateWriter:
             levels = _label_pyramid(label.astype(np.int32))
             home = folder / "labels" / name
             for level, pixels in enumerate(levels):
-                _write_array(home / str(level), pixels, tuple(min(CHUNK, side) for side in shape), ("y", "x"))
+                chunk = (_part(pixels.shape[0]), _part(pixels.shape[1]))
+                _new_array(home / str(level), pixels.shape, pixels.dtype, chunk, ("y", "x"))[...] = pixels
             _write_group(home, {"ome": label_metadata(name, len(levels), self.pixel_size_um)})
         _write_group(folder / "labels", {"ome": {"version": "0.5", "labels": sorted(labels)}})
 
@@ -167,29 +210,37 @@ def _write_group(folder: UPath, attributes: Mapping[str, Any]) -> None:
     (folder / "zarr.json").write_bytes(group_bytes(attributes))
 
 
-def _write_array(path: UPath, pixels: np.ndarray, chunks: tuple[int, ...], axes: tuple[str, ...]) -> None:
+def _part(side: int) -> int:
+    """A side in equal chunks, none above `CHUNK`: what sticks out of an image is compressed for nothing."""
+    return -(-side // -(-side // CHUNK))
+
+
+def _new_array(
+    path: UPath,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    chunk: tuple[int, ...],
+    axes: tuple[str, ...],
+    whole: tuple[int, ...] | None = None,
+) -> Any:
+    """An empty array whose shards hold what is written at once (`whole`, by default everything)."""
     import zarr
     from zarr.codecs import BloscCodec, BloscShuffle
 
-    chunks = tuple(min(chunk, side) for chunk, side in zip(chunks, pixels.shape, strict=True))
-    array = zarr.create_array(
+    whole = whole or shape
+    shards = tuple(-(-side // part) * part for side, part in zip(whole, chunk, strict=True))
+    return zarr.create_array(
         zarr_location(path),
-        shape=pixels.shape,
-        dtype=pixels.dtype,
-        chunks=chunks,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunk,
+        shards=shards,
         compressors=[
-            BloscCodec(
-                cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle, typesize=pixels.dtype.itemsize
-            )
+            BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle, typesize=dtype.itemsize)
         ],
         dimension_names=axes,
         fill_value=0,
     )
-    # Chunk by chunk: where one of several fails, zarr goes on writing the others while the folder is removed.
-    corners = (range(0, side, chunk) for side, chunk in zip(pixels.shape, chunks, strict=True))
-    for corner in product(*corners):
-        block = tuple(slice(start, start + chunk) for start, chunk in zip(corner, chunks, strict=True))
-        array[block] = pixels[block]
 
 
 def zarr_location(path: UPath) -> Any:

@@ -150,3 +150,24 @@ def test_sharpness_of_real_bright_field_falls_with_blur() -> None:
             features = acquisition_features(ndimage.gaussian_filter(image, blur) if blur else image)
             fine.append(features["sharpness_1"] + features["sharpness_2"])
         assert fine[1] > fine[2] > fine[3] and fine[0] > fine[2], path.name
+
+
+def test_celldetective_is_read_by_its_own_lists_of_channels() -> None:
+    found = open_acquisition(data("celldetective_mcf7"))
+    assert found.layout == "stack" and len(found.fields) == 26 and found.pixel_size_um == 0.3112
+    assert found.channels == ["transmitted", "nuclei", "dead_nuclei_channel", "effector_fluo_channel"]
+    assert found.quarantined == {} and len(found.missing) == 2
+    stack = tifffile.imread(data("celldetective_mcf7", "110_snap_0_1_10.tif"))
+    assert np.array_equal(found.image("A01", 1, "nuclei"), stack[3])
+
+
+def test_the_focus_series_of_sephace_is_kept_whole_and_read_where_it_is_sharp(tmp_path: Path) -> None:
+    found = open_acquisition(data("sephace"))
+    assert found.layout == "ics" and found.channels == ["transmitted", "nuclei"]
+    assert found.pixel_size_um == pytest.approx(0.2, abs=0.001) and found.instrument == "Nikon 90i"
+    assert found.acquired_at is not None and found.acquired_at.year == 2009
+    field = import_plate(found, tmp_path).wells["A01"].fields[1]
+    assert (field.n_planes("transmitted"), field.n_planes("nuclei")) == (6, 1)
+    assert field.image("transmitted").shape == (1024, 1344)
+    # Heights 1327.6, 1341.95, 1351.6, 1352.25, 1362, 1376.8: in focus at 1352.
+    assert np.array_equal(field.image("transmitted"), field.image("transmitted", 3))

@@ -96,7 +96,10 @@ def _planes(path: Path, groups: dict[str, str], settings: LayoutFile) -> list[Pl
     site, time, z = (_number(path, groups, name) for name in ("site", "time", "z"))
     if settings.planes:
         n = len(settings.planes)
-        return [Plane(path, place, site, name, time, z, page, n) for page, name in enumerate(settings.planes)]
+        return [
+            Plane(path, place, site, name, time, z, page, n, samples_are_planes=True)
+            for page, name in enumerate(settings.planes)
+        ]
     return [Plane(path, place, site, groups.get("channel", "1"), time, z)]
 
 
