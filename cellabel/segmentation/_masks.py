@@ -71,7 +71,13 @@ def zero_outside(canvas: Canvas) -> Canvas:
 
 
 def local_contrast(
-    canvas: Canvas, *, reach: float, share: float, sure: float = 1.0, edge: float = 0.0
+    canvas: Canvas,
+    *,
+    reach: float,
+    share: float,
+    sure: float = 1.0,
+    edge: float = 0.0,
+    ceiling: float = np.inf,
 ) -> Canvas:
     """Step 4: a pixel belongs to an object if it is bright for its neighbourhood.
 
@@ -86,15 +92,27 @@ def local_contrast(
         share: of the height above background that the brightest pixel within `reach` has.
         sure: the same; 1 leaves it all to the edge.
         edge: σ of the box that blurs the copy, px; 0 leaves the edge out.
+        ceiling: how many times the median height of the first mask a neighbour's peak counts at most, so that
+            a condensed nucleus does not cut up the dim one beside it.
     """
     around = np.ones((2 * max(round(reach), 1) + 1,) * 2, np.uint8)
-    peak: NDArray[Any] = cv2.dilate(canvas.work, around)
+    highest = _ceiling(canvas, ceiling)
+    peak: NDArray[Any] = cv2.dilate(np.minimum(canvas.work, highest), around)
     peak = cv2.blur(peak, around.shape, borderType=cv2.BORDER_REFLECT)
     canvas.mask = canvas.mask * _above(canvas.work, _at_share(peak, canvas.level, share))
     if edge > 0:
         upper = _above(canvas.work, box(canvas.smooth, edge))
         canvas.mask = canvas.mask * (upper | _above(canvas.work, _at_share(peak, canvas.level, sure)))
     return canvas
+
+
+def _ceiling(canvas: Canvas, times: float) -> np.uint16:
+    """So many times the median height of the first mask, as an intensity."""
+    if not np.isfinite(times) or not canvas.mask.any():
+        return np.uint16(FULL_SCALE)
+    tally = np.bincount(canvas.work[canvas.mask > 0])
+    median = int(np.searchsorted(np.cumsum(tally), tally.sum() / 2))
+    return np.uint16(min(FULL_SCALE, canvas.level + times * (median - canvas.level)))
 
 
 def _above(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.uint8]:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellabel.segmentation._canvas import Canvas
-from cellabel.segmentation._masks import fill_holes
+from cellabel.segmentation._masks import fill_holes, gaussian
 
-__all__ = ["clear_border", "drop_dim", "drop_small", "boxes", "heights", "separate", "trim"]
+__all__ = ["clear_border", "drop_dim", "drop_small", "boxes", "heights", "keep_core", "separate", "trim"]
 
 
 def separate(canvas: Canvas, *, min_area: float = 1.0) -> Canvas:
@@ -23,12 +23,27 @@ def separate(canvas: Canvas, *, min_area: float = 1.0) -> Canvas:
     return drop_small(canvas, min_area=min_area)
 
 
-def drop_small(canvas: Canvas, *, min_area: float) -> Canvas:
-    """Drop objects under `min_area` px and number the others from 1 without gaps."""
+def drop_small(canvas: Canvas, *, min_area: float, at_border: float | None = None) -> Canvas:
+    """Drop objects under `min_area` px, and number the others from 1 without gaps.
+
+    Args:
+        canvas: with labels.
+        min_area: of a whole object, px.
+        at_border: of an object that the image's border cuts, px; None means the same.
+    """
     where, owner = canvas.foreground()
-    keep = np.bincount(owner, minlength=1) >= max(min_area, 1.0)
+    areas = np.bincount(owner, minlength=1)
+    keep = areas >= max(min_area, 1.0)
+    if at_border is not None:
+        edge = _at_border(canvas.labels)
+        keep[edge] = areas[edge] >= max(at_border, 1.0)
     keep[0] = False
     return _renumber(canvas, where, owner, keep)
+
+
+def _at_border(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The labels that touch the image's border, 0 among them."""
+    return np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
 
 
 def drop_dim(canvas: Canvas, *, share: float) -> Canvas:
@@ -56,7 +71,7 @@ def clear_border(labels: ArrayLike) -> NDArray[np.int32]:
         return array
     keep = np.bincount(array.ravel()) > 0
     keep[0] = False
-    keep[np.concatenate([array[0], array[-1], array[:, 0], array[:, -1]])] = False
+    keep[_at_border(array)] = False
     new = np.zeros(keep.size, np.int32)
     new[keep] = np.arange(1, keep.sum() + 1)
     return np.asarray(new[array])
@@ -69,10 +84,59 @@ def trim(canvas: Canvas, *, share: float) -> Canvas:
         canvas: with labels.
         share: of the object's height above background.
     """
+    return _cut(canvas, canvas.fine, share)
+
+
+def keep_core(
+    canvas: Canvas,
+    *,
+    share: float,
+    smoothing: float,
+    small_area: float,
+    large_area: float,
+    soft: float,
+    crisp: float,
+) -> Canvas:
+    """Cut every object to its bright core where the field's objects are small balls rather than plates.
+
+    The nucleus of a spread cell is a plate with an edge. That of a round cell is a ball, and light from above
+    and below the plane of focus surrounds it with a halo as wide as itself: it ends where its core does. Such
+    fields are known by two things at once: the median object is small, and little of it is core. Blur alone
+    makes objects softer but larger, so that a blurred prediction is cut like its sharp truth.
+
+    Args:
+        canvas: with labels.
+        share: of the object's height above background at which the core ends.
+        smoothing: σ of the Gaussian under which it is judged, px: the texture of a core is no edge.
+        small_area: median area of the field's objects, px, up to which they count as small.
+        large_area: the median area from which they do not, and nothing is cut.
+        soft: median part of an object that is core, up to which objects count as soft.
+        crisp: the part from which they do not, and nothing is cut. In between the share rises from 0.
+    """
+    where, owner = canvas.foreground()
+    areas = np.bincount(owner)[1:]
+    areas = areas[areas > 0]
+    if areas.size == 0:
+        return canvas
+    image = gaussian(canvas.fine, smoothing)
+    cut = canvas.level + share * heights(canvas, where, owner)
+    core = np.bincount(owner[image.ravel()[where] > cut[owner]], minlength=areas.size + 1)[1:]
+    small = _falling(float(np.median(areas)), small_area, large_area)
+    softness = _falling(float(np.median(core / areas)), soft, crisp)
+    return _cut(canvas, image, small * softness * share) if small * softness > 0 else canvas
+
+
+def _falling(value: float, full: float, none: float) -> float:
+    """1 up to `full`, 0 from `none` on, straight in between."""
+    return float(np.clip((none - value) / (none - full), 0.0, 1.0))
+
+
+def _cut(canvas: Canvas, image: NDArray[Any], share: float) -> Canvas:
+    """Only the pixels of every object where the image is above a share of the object's height; parted."""
     where, owner = canvas.foreground()
     cut = canvas.level + share * heights(canvas, where, owner)
     canvas.mask = np.zeros_like(canvas.mask)
-    canvas.mask.ravel()[where] = canvas.fine.ravel()[where] > cut[owner]
+    canvas.mask.ravel()[where] = image.ravel()[where] > cut[owner]
     kept = fill_holes(canvas).mask.ravel()[where] > 0
     canvas.relabel(where[kept], owner[kept])
     return _part(canvas)

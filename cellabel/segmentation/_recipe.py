@@ -28,6 +28,7 @@ STEPS: dict[str, Callable[..., Canvas]] = {
     "separate": _objects.separate,
     "split_touching": _split.split_touching,
     "trim": _objects.trim,
+    "keep_core": _objects.keep_core,
     "drop_dim": _objects.drop_dim,
     "drop_small": _objects.drop_small,
 }

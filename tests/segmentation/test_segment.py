@@ -182,3 +182,45 @@ def test_clearing_the_border_keeps_the_whole_objects_only():
     cleared = clear_border(labels)
     assert cleared.max() == 1 and cleared[4, 4] == 1 and cleared[0, 0] == 0
     assert clear_border(np.zeros((4, 4), int)).max() == 0
+
+
+def balls(radius, softness, seed=0, shape=(200, 220)):
+    """Round nuclei on a grid: plates where the edge is sharp, balls with a halo where it is soft."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    image = np.zeros(shape)
+    for cy in range(30, shape[0] - 20, 35):
+        for cx in range(30, shape[1] - 20, 35):
+            beyond = np.minimum((np.hypot(y - cy, x - cx) - radius) / softness, 500)
+            image += rng.uniform(600, 900) / (1 + np.exp(beyond))
+    return np.rint(image + 100 + rng.normal(0, 4, shape)).astype(np.uint16)
+
+
+def median_area(image):
+    return np.median(np.bincount(segment(image).ravel())[1:])
+
+
+def test_small_soft_nuclei_are_cut_to_their_core_and_no_others():
+    assert median_area(balls(4.2, 1.3)) < 0.9 * np.pi * 4.2**2
+    for radius, softness in ((6.0, 0.5), (9.0, 0.5), (9.0, 1.3)):
+        assert median_area(balls(radius, softness)) > 0.9 * np.pi * radius**2
+
+
+def test_a_dim_nucleus_beside_a_very_bright_one_stays_whole():
+    y, x = np.mgrid[:90, :120]
+    texture = 60 * np.sin(x / 2) * np.sin(y / 2)
+    dim = (400 + texture) / (1 + np.exp(np.hypot(y - 45, x - 45) - 14))
+    bright = 6000 / (1 + np.exp(np.hypot(y - 45, x - 69) - 7))
+    # Others like the dim one say what is typical.
+    others = [400 / (1 + np.exp(np.hypot(y - cy, x - 105) - 9)) for cy in (20, 70)]
+    labels = segment(dim + bright + sum(others) + np.random.default_rng(0).normal(100, 4, x.shape))
+    assert (labels == labels[45, 38]).sum() == pytest.approx(np.pi * 14**2, rel=0.2)
+
+
+def test_a_crumb_is_dropped_but_the_rest_of_a_cut_nucleus_is_not():
+    image = two(0)
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    crumb = 800 / (1 + np.exp((np.hypot(y - 12, x - 20) - 2) / 0.4))
+    cut = 800 / (1 + np.exp(np.hypot(y - 86, x - 80) - 8))
+    assert segment(image + crumb).max() == 1
+    assert segment(image + cut).max() == 2
