@@ -43,6 +43,9 @@ class InboxSettings(_Section):
     settle_seconds: float = Field(
         60.0, ge=0, description="A folder whose files have not changed this long is complete."
     )
+    incomplete_seconds: float = Field(
+        900.0, ge=0, description="The same while an image is missing that the vendor's own list names."
+    )
     max_bad_share: float = Field(
         0.25, ge=0, le=1, description="Above this share of bad fields the plate is quarantined."
     )

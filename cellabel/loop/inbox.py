@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class NewPlate:
     @property
     def event_id(self) -> str:
         """The same for the same export, another one for a changed export."""
-        return f"{self.folder.name}:{self.fingerprint}"
+        return event_id(self.folder, self.fingerprint)
 
 
 @dataclass(frozen=True)
@@ -39,31 +40,60 @@ class Refusal:
     @property
     def event_id(self) -> str:
         """The same for the same export, another one for a changed export."""
-        return f"{self.folder.name}:{self.fingerprint}"
+        return event_id(self.folder, self.fingerprint)
 
 
-def arrived_plates(home: Home, *, now: float | None = None) -> list[NewPlate | Refusal]:
-    """The complete acquisitions of the inbox that `remember_done` has not been told of.
+def arrived_plates(
+    home: Home,
+    *,
+    now: float | None = None,
+    requested: Callable[[str], bool] = lambda event_id: False,
+    limit: int | None = None,
+) -> list[NewPlate | Refusal]:
+    """The complete acquisitions of the inbox that `remember_done` has not been told of, first come first.
 
     A plate id belongs to the folder that brought it first: another folder with the same id is refused, the
     same folder with changed content is a new export of the plate.
+
+    Args:
+        home: the stores and settings.
+        now: seconds since the epoch, by default the clock's.
+        requested: whether a run has been asked for, by `event_id`: such exports are remembered as done.
+        limit: at most so many are looked into; the others come at the next look.
     """
     before = read_json(home.inbox_memory) or {}
+    inbox = home.settings.inbox
     arrivals, memory = scan_inbox(
         home.settings.inbox_folder,
         before,
         now=time.time() if now is None else now,
-        settle_seconds=home.settings.inbox.settle_seconds,
+        settle_seconds=inbox.settle_seconds,
+        incomplete_seconds=inbox.incomplete_seconds,
     )
     for name, known in before.items():
-        if name in memory and "done" in known:
-            memory[name]["done"] = known["done"]
+        if name in memory:
+            memory[name] |= {key: known[key] for key in ("done", "asked") if key in known}
+    fresh = []
+    for arrival in arrivals:
+        known = memory[arrival.folder.name]
+        if known.get("done") == arrival.fingerprint:
+            continue
+        if requested(event_id(arrival.folder, arrival.fingerprint)):
+            known["done"] = arrival.fingerprint
+        else:
+            fresh.append(arrival)
+    # Who was returned and not requested all the same waits behind the others: a few must not keep out the rest.
+    fresh.sort(key=lambda arrival: int(memory[arrival.folder.name].get("asked", 0)))
+    for arrival in fresh[:limit]:
+        memory[arrival.folder.name]["asked"] = int(memory[arrival.folder.name].get("asked", 0)) + 1
     if memory != before:
         write_json(home.inbox_memory, memory)
-    fresh = [
-        arrival for arrival in arrivals if memory[arrival.folder.name].get("done") != arrival.fingerprint
-    ]
-    return [_identify(home, arrival) for arrival in fresh]
+    return [_identify(home, arrival) for arrival in fresh[:limit]]
+
+
+def event_id(folder: Path, fingerprint: str) -> str:
+    """The same for the same export, another one for a changed export."""
+    return f"{folder.name}:{fingerprint}"
 
 
 def remember_done(home: Home, *arrivals: NewPlate | Refusal) -> None:
@@ -83,8 +113,7 @@ def _identify(home: Home, arrival: Arrival) -> NewPlate | Refusal:
         if owner and Path(owner) != arrival.folder.resolve():
             raise InputError(
                 f"{arrival.folder} says it is plate {plate_id}, which {owner} has brought already: give one "
-                f"of the "
-                "two another plate id."
+                "of the two another plate id."
             )
     except InputError as error:
         return Refusal(arrival.folder, arrival.fingerprint, str(error))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Arrival", "scan_inbox"]
+__all__ = ["Arrival", "scan_inbox", "vendor_state"]
 
 END_MARKER = "transfer.complete"
 _IGNORED = {"Thumbs.db", "desktop.ini"}
@@ -29,21 +30,29 @@ class Arrival:
 
 
 def scan_inbox(
-    inbox: Path, seen: Mapping[str, Mapping[str, Any]], *, now: float, settle_seconds: float
+    inbox: Path,
+    seen: Mapping[str, Mapping[str, Any]],
+    *,
+    now: float,
+    settle_seconds: float,
+    incomplete_seconds: float | None = None,
 ) -> tuple[list[Arrival], dict[str, dict[str, Any]]]:
     """The folders that are complete, and what to remember until the next look.
 
     A folder is complete when it holds a file `transfer.complete`, or when the names, sizes and times of its
-    files have been the same for `settle_seconds`. Hidden names and symbolic links are ignored.
+    files have been the same for `settle_seconds`; or, where the vendor lists the images that were taken, when
+    all of them are there and nothing has changed between two looks. While a listed image is missing, the
+    folder waits `incomplete_seconds`: copying may pause. Hidden names and symbolic links are ignored.
 
     Args:
         inbox: the folder under which acquisition folders appear; it need not exist.
         seen: what the last look returned: folder name → fingerprint and time of its last change.
         now: seconds since the epoch.
         settle_seconds: how long nothing may have changed.
+        incomplete_seconds: the same where listed images are missing; by default `settle_seconds`.
 
     Returns:
-        The complete folders in order of their names, taken before or not; and the new memory.
+        The complete folders, first come first, taken before or not; and the new memory.
     """
     arrivals: list[Arrival] = []
     memory: dict[str, dict[str, Any]] = {}
@@ -52,11 +61,57 @@ def scan_inbox(
         if not fingerprint:
             continue
         before = seen.get(folder.name, {})
-        since = float(before["since"]) if before.get("fingerprint") == fingerprint else now
-        memory[folder.name] = {"fingerprint": fingerprint, "since": since}
-        if marked or now - since >= settle_seconds:
+        same = before.get("fingerprint") == fingerprint
+        since = float(before["since"]) if same else now
+        first = float(before.get("first", since))
+        memory[folder.name] = {"fingerprint": fingerprint, "since": since, "first": first}
+        listed = before.get("listed") if same else None
+        if same and not marked and listed is None:
+            listed = vendor_state(folder)  # once a fingerprint: the lists of large plates are long
+        if listed is not None:
+            memory[folder.name]["listed"] = listed
+        wait = settle_seconds
+        if listed == "missing" and incomplete_seconds is not None:
+            wait = max(settle_seconds, incomplete_seconds)
+        if marked or listed == "whole" or now - since >= wait:
             arrivals.append(Arrival(folder, fingerprint))
+    arrivals.sort(key=lambda arrival: (memory[arrival.folder.name]["first"], arrival.folder.name))
     return arrivals, memory
+
+
+def vendor_state(folder: Path) -> str:
+    """What the vendor's list of images says of a folder: "whole", "missing" (some are), or "" without one.
+
+    Phenix writes its index, and CellVoyager the end time of the measurement, when all images are taken.
+    """
+    sizes: dict[str, int] = {}
+    lists: list[Path] = []
+    for path in _files(folder):
+        name = path.name.lower()
+        if name in ("index.xml", "index.idx.xml") or name.endswith((".mlf", ".mrf")):
+            lists.append(path)
+        try:
+            sizes[name] = path.stat().st_size
+        except OSError:
+            return "missing"
+    wanted: set[str] = set()
+    for path in lists:
+        try:
+            text = path.read_bytes()
+        except OSError:
+            return "missing"
+        if path.name.lower().endswith(".mrf"):
+            if not re.search(rb'EndTime(="[^"]|>[^<])', text):
+                return "missing"
+            continue
+        if not re.search(rb"</[^<>]+>\s*$", text):
+            return "missing"
+        pattern = rb'Type="IMG"[^>]*>([^<]+)<' if path.suffix.lower() == ".mlf" else rb"<URL>([^<]+)</URL>"
+        names = (found.decode("utf-8", "replace").strip() for found in re.findall(pattern, text))
+        wanted |= {re.split(r"[\\/]", name)[-1].lower() for name in names}
+    if not wanted:
+        return ""
+    return "whole" if all(sizes.get(name) for name in wanted) else "missing"
 
 
 def _folders(inbox: Path) -> list[Path]:
@@ -69,17 +124,23 @@ def _folders(inbox: Path) -> list[Path]:
 def _fingerprint(folder: Path) -> tuple[str, bool]:
     """Digest of what lies in a folder, empty for no files; and whether the end marker is there."""
     digest, files, marked = hashlib.sha256(), 0, False
+    for path in _files(folder):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # moved away while we looked: the next look sees it
+            continue
+        marked |= path.name == END_MARKER
+        files += 1
+        # As bytes: a name need not be valid text.
+        name = os.fsencode(path.relative_to(folder))
+        digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return (digest.hexdigest()[:16] if files else ""), marked
+
+
+def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if name.startswith(".") or name in _IGNORED or path.is_symlink():
-                continue
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # moved away while we looked: the next look sees it
-                continue
-            marked |= name == END_MARKER
-            files += 1
-            digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return (digest.hexdigest()[:16] if files else ""), marked
+            if not (name.startswith(".") or name in _IGNORED or path.is_symlink()):
+                yield path

@@ -12,6 +12,8 @@ from orchestration.resources import Alerts, Stores
 __all__ = ["first_models", "new_plates"]
 
 RUN_KEY_TAG = "dagster/run_key"
+PLATES_A_LOOK = 20
+"""New plates of one look, so that it ends within a sensor's minute however many land together."""
 
 
 def new_plates(job: AssetJob, seconds: int) -> dg.SensorDefinition:
@@ -30,12 +32,14 @@ def new_plates(job: AssetJob, seconds: int) -> dg.SensorDefinition:
 
         home = stores.open()
         requests, partitions = [], []
-        for arrival in arrived_plates(home):
+
+        def requested(event_id: str) -> bool:
+            tags = {RUN_KEY_TAG: f"ingest:{event_id}"}
+            return context.instance.get_runs_count(dg.RunsFilter(tags=tags)) > 0
+
+        for arrival in arrived_plates(home, requested=requested, limit=PLATES_A_LOOK):
             run_key = f"ingest:{arrival.event_id}"
             if isinstance(arrival, NewPlate):
-                if context.instance.get_runs_count(dg.RunsFilter(tags={RUN_KEY_TAG: run_key})):
-                    remember_done(home, arrival)
-                    continue
                 partitions.append(arrival.plate_id)
                 folder = str(arrival.folder.resolve())
                 requests.append(

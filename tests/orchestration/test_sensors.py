@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -102,6 +103,21 @@ def test_a_folder_that_is_no_acquisition_becomes_one_alert_and_the_others_go_on(
     assert (alert.kind, alert.severity, alert.title) == ("failure", "error", "holiday is not taken in")
     assert "holiday" in alert.body
     assert plate_status(home, "P1").status == "arriving"
+
+
+def test_a_hundred_plates_at_once_drain_in_order_each_once(home, look):
+    folders = [home.settings.inbox_folder / f"plate-{k:03d}" for k in range(100)]
+    source = export(home.settings.home / "source", "P")
+    for k, folder in enumerate(folders):
+        shutil.copytree(source, folder)
+        record = json.loads((folder / "acquisition.json").read_text())
+        (folder / "acquisition.json").write_text(json.dumps({**record, "plate_id": f"P{k:03d}"}))
+    drained = []
+    for _ in range(6):
+        _, requests = look("new_plates")
+        assert len(requests) <= 20
+        drained += [request.partition_key for request in requests]
+    assert drained == [f"P{k:03d}" for k in range(100)]
 
 
 def test_an_empty_inbox_is_no_trouble(look):

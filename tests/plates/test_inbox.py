@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from cellabel.plates.inbox import scan_inbox
+from cellabel.plates.inbox import scan_inbox, vendor_state
 
 
 @pytest.fixture
@@ -60,3 +60,64 @@ def test_clutter_is_not_an_acquisition(inbox):
 
 def test_no_inbox_is_no_arrival(tmp_path):
     assert scan_inbox(tmp_path / "none", {}, now=0, settle_seconds=0) == ([], {})
+
+
+CELLVOYAGER = """<bts:MeasurementData><bts:MeasurementRecord bts:Type="IMG">a.tif</bts:MeasurementRecord>
+<bts:MeasurementRecord bts:Type="IMG">..\\x\\b.tif</bts:MeasurementRecord>
+<bts:MeasurementRecord bts:Type="ERR">failed</bts:MeasurementRecord></bts:MeasurementData>"""
+PHENIX = "<E><Image><URL>a.tif</URL></Image><Image><URL>b.tif</URL></Image></E>"
+
+
+@pytest.mark.parametrize("order", [("list", "b"), ("b", "list")])
+@pytest.mark.parametrize(
+    "lists", [{"x.mlf": CELLVOYAGER, "x.mrf": '<M EndTime="2021"/>'}, {"Index.idx.xml": PHENIX}]
+)
+def test_a_vendors_list_ends_the_wait_once_all_it_names_is_there_in_any_order(inbox, lists, order):
+    memory, clock = {}, 0.0
+    for step in order:
+        clock += 100
+        if step == "b":
+            (inbox / "P1" / "b.tif").write_bytes(b"2")
+        else:
+            for name, text in lists.items():
+                (inbox / "P1" / name).write_text(text)
+        arrivals, memory = scan_inbox(inbox, memory, now=clock, settle_seconds=60, incomplete_seconds=900)
+        assert arrivals == []
+    arrivals, memory = scan_inbox(inbox, memory, now=clock + 1, settle_seconds=60, incomplete_seconds=900)
+    assert names(arrivals) == ["P1"]
+
+
+def test_a_pause_in_copying_does_not_end_the_wait_while_a_listed_image_is_missing(inbox):
+    (inbox / "P1" / "Index.xml").write_text(PHENIX)
+    _, memory = scan_inbox(inbox, {}, now=0, settle_seconds=60, incomplete_seconds=900)
+    for now, complete in ((1, []), (500, []), (899, []), (900, ["P1"])):
+        arrivals, memory = scan_inbox(inbox, memory, now=now, settle_seconds=60, incomplete_seconds=900)
+        assert names(arrivals) == complete
+
+
+@pytest.mark.parametrize("spoilt", [PHENIX[:-9], PHENIX.replace("b.tif", "c.tif")])
+def test_half_a_list_or_an_empty_image_is_not_whole(inbox, spoilt):
+    (inbox / "P1" / "Index.xml").write_text(spoilt)
+    (inbox / "P1" / "b.tif").write_bytes(b"")
+    assert vendor_state(inbox / "P1") == "missing"
+    (inbox / "P1" / "Index.xml").write_text(PHENIX)
+    assert vendor_state(inbox / "P1") == "missing"
+    (inbox / "P1" / "b.tif").write_bytes(b"1")
+    assert vendor_state(inbox / "P1") == "whole"
+    (inbox / "P1" / "Index.xml").unlink()
+    assert vendor_state(inbox / "P1") == ""
+
+
+def test_plates_come_in_the_order_in_which_they_were_first_seen(inbox):
+    _, memory = scan_inbox(inbox, {}, now=0, settle_seconds=60)
+    (inbox / "A0").mkdir()
+    (inbox / "A0" / "a.tif").write_bytes(b"1")
+    _, memory = scan_inbox(inbox, memory, now=10, settle_seconds=60)
+    arrivals, _ = scan_inbox(inbox, memory, now=100, settle_seconds=60)
+    assert names(arrivals) == ["P1", "A0"]
+
+
+def test_a_name_that_is_no_text_does_not_stop_the_others(inbox):
+    with open(os.fsencode(inbox / "P1") + b"/\xff\xfe.tif", "wb") as file:
+        file.write(b"x")
+    assert names(scan_inbox(inbox, {}, now=0, settle_seconds=0)[0]) == ["P1"]
