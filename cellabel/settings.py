@@ -143,6 +143,11 @@ class RetrainingSettings(_Section):
     cooldown_days: float = Field(7.0, ge=0, description="Days between two retrainings of one organelle.")
     max_per_week: int = Field(2, ge=0, description="Retrainings a week over all organelles.")
     max_per_cause: int = Field(2, ge=0, description="Retrainings for one cause, then a person decides.")
+    training: dict[str, Any] = Field(
+        default_factory=lambda: {"learning_rate": 1e-3},
+        description="Changes to models.training where a challenger learns to withstand a corruption, from "
+        "the champion's weights.",
+    )
 
 
 class Settings(BaseSettings):

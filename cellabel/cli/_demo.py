@@ -26,6 +26,7 @@ from cellabel.cli._services import (
     prepare_dagster_home,
     program,
 )
+from cellabel.cli._webhook import Webhook
 from cellabel.errors import InputError
 from cellabel.loop import plate_status
 from cellabel.settings import Settings, load_settings
@@ -45,12 +46,14 @@ class Demo:
     Attributes:
         home: the stores.
         services: the code location, with the runs below it, and the daemon.
+        webhook: receives the alerts, as a laboratory's would.
         console: where progress goes.
         began: when, for the times in the progress lines.
     """
 
     home: Home
     services: tuple[Service, ...]
+    webhook: Webhook
     console: Console
     began: float = field(default_factory=time.monotonic)
 
@@ -112,8 +115,20 @@ class Demo:
 
         self.wait(f"the predictions of {', '.join(plates)}", done)
 
+    def wait_for_alerts(self) -> None:
+        """Until every alert has reached the webhook."""
+        alerts = self.wait(
+            "the delivery of the alerts",
+            lambda: (known := self._ledger.alerts()) and len(self.webhook.received) >= len(known) and known,
+        )
+        self.tell(f"{len(alerts)} alerts went to the log and to the webhook ({self.webhook.file})")
+
+    @property
+    def _ledger(self) -> AlertLedger:
+        return AlertLedger(str(self.home.alerts))
+
     def _raise_failure(self) -> None:
-        failures = AlertLedger(str(self.home.alerts)).alerts(kind="failure", unacknowledged=True)
+        failures = self._ledger.alerts(kind="failure", unacknowledged=True)
         if failures:
             alert = failures[0]
             raise InputError(f"{alert.title}: {alert.body} (Mend it, then begin anew: make demo FRESH=1.)")
@@ -146,21 +161,23 @@ def running_demo(
             f"A demo is under way in {folder}: wait for its end, or set CELLABEL_HOME to another folder."
         ) from error
     try:
-        settings = _claim(folder, name, changes, fresh)
-        prepare_dagster_home(settings)
-        variables = environment(settings) | {"CELLABEL_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        port = free_port()
-        code, daemon = _dagster(folder / "dagster", variables, port)
-        demo = Demo(open_home(settings), (code, daemon), console)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that the services end too
-        try:
-            code.start()
-            code.wait_for_port(port)  # it makes the instance's database; two at once would collide
-            daemon.start()
-            yield demo
-        finally:
-            daemon.stop()
-            code.stop()
+        _claim(folder, name, fresh)
+        with Webhook(folder / "webhook.jsonl") as webhook:
+            settings = _write_settings(folder, {**changes, "alert_urls": [webhook.url]})
+            prepare_dagster_home(settings)
+            variables = environment(settings) | {"CELLABEL_THREADS": "1", "OMP_NUM_THREADS": "1"}
+            port = free_port()
+            code, daemon = _dagster(folder / "dagster", variables, port)
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that the services end too
+            try:
+                code.start()
+                code.wait_for_port(port)  # it makes the instance's database; two at once would collide
+                daemon.start()
+                yield Demo(open_home(settings), (code, daemon), webhook, console)
+            finally:
+                daemon.stop()
+                code.stop()
+                _write_settings(folder, changes)  # nobody listens to the webhook any longer
     finally:
         lock.release()
 
@@ -191,9 +208,9 @@ def _dagster(folder: Path, variables: dict[str, str], port: int) -> tuple[Servic
     )
 
 
-def _claim(folder: Path, name: str, changes: dict[str, Any], fresh: bool) -> Settings:
-    """Make the folder the home of this demo, with its settings."""
-    marker, file = folder / "demo.txt", folder / "settings.yaml"
+def _claim(folder: Path, name: str, fresh: bool) -> None:
+    """Make the folder the home of this demo."""
+    marker = folder / "demo.txt"
     owner = marker.read_text().strip() if marker.exists() else ""
     others = [path.name for path in folder.iterdir() if path.name != "demo.lock"]
     if others and owner != name:
@@ -204,7 +221,11 @@ def _claim(folder: Path, name: str, changes: dict[str, Any], fresh: bool) -> Set
             if path.name != "demo.lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     marker.write_text(f"{name}\n")
-    file.write_text(
+
+
+def _write_settings(folder: Path, changes: dict[str, Any]) -> Settings:
+    """The demo's settings where a person sees them."""
+    (folder / "settings.yaml").write_text(
         "# The demo's settings. It acts at once on few plates; a laboratory should not.\n"
         + yaml.safe_dump(changes, sort_keys=False)
     )

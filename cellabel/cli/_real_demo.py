@@ -31,7 +31,7 @@ METRICS = ("Nuclei_Count", "Nuclei_TotalArea", "Nuclei_TotalIntensity", "Nuclei_
 
 SETTINGS: dict[str, Any] = {
     "organelles": ["nuclei"],
-    "sensor_seconds": 3,
+    "sensor_seconds": 4,
     "inbox": {"settle_seconds": 2},
     "models": {
         "min_labelled_plates": 1,
@@ -55,6 +55,7 @@ def real_demo(console: Console, data: Path, *, fresh: bool = False) -> None:
     ) as demo:
         training, *others = [name for name, _ in experiments.most_common()]
         _story(demo, data, training, others)
+        demo.wait_for_alerts()
         console.print()
         _tell_scores(demo.home, console, training, others)
         console.print(

@@ -29,15 +29,19 @@ FIELD: dict[str, Any] = {"wells": 12, "sites": 1, "size": 384, "preset": "10x", 
 FIRST_DAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 SETTINGS: dict[str, Any] = {
-    "sensor_seconds": 3,
+    "sensor_seconds": 4,
     "inbox": {"settle_seconds": 2},
     "models": {
         "min_labelled_plates": len(LABELLED),
-        "training": {"max_steps": 120, "base_channels": 12, "num_threads": 1},
+        "training": {"max_steps": 150, "base_channels": 8, "num_threads": 1},
     },
     "promotion": {"min_plates": 1, "min_wells": 8, "first_max_error": 1.6},
     "drift": {"diagnosis_fields": 8},
-    "retraining": {"at_once": True, "on_provisional": True},
+    "retraining": {
+        "at_once": True,
+        "on_provisional": True,
+        "training": {"learning_rate": 2e-3, "max_steps": 200, "num_threads": 2},
+    },
 }
 
 
@@ -67,6 +71,7 @@ def simulated_demo(console: Console, *, fresh: bool = False) -> None:
     """Run the whole loop on simulated plates and print what happened."""
     with running_demo("simulated plates", SETTINGS, fresh=fresh, console=console) as demo:
         _story(demo)
+        demo.wait_for_alerts()
         console.print()
         console.print(_summary(demo.home))
         console.print(_recovery(demo.home))

@@ -31,7 +31,6 @@ from cellabel.settings import Settings
 from cellabel.stores import Home, read_json, write_json
 
 CROSS_VALIDATED = "cross_validated.parquet"
-FINE_TUNING_RATE = 1e-3
 
 __all__ = [
     "CROSS_VALIDATED",
@@ -161,7 +160,7 @@ def training_config(settings: Settings, corruption: tuple[str, Sequence[float]])
 
     changes: dict[str, Any] = {"seed": settings.models.seed, **settings.models.training}
     if corruption[0]:
-        changes["learning_rate"] = FINE_TUNING_RATE
+        changes |= settings.retraining.training
         changes["corruption"] = CorruptionAugmentation(
             probability=0.5, kinds=(corruption[0],), severities=tuple(int(value) for value in corruption[1])
         )

@@ -25,6 +25,7 @@ from cellabel.networks import OrganelleModel, UNet, save_model
 from cellabel.training._config import TrainingConfig
 from cellabel.training._crops import CropSampler
 from cellabel.training._losses import SCALE_BLIND, combined_loss
+from cellabel.training._operating_point import set_operating_point
 from cellabel.training._precision import resolve_precision
 from cellabel.training._validation import pixel_agreement, validation_fields
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from cellabel.training._module import Fitting
 
 CHECKPOINT_NAME = "last.ckpt"
+OPERATING_FIELDS, OPERATING_MEGAPIXELS = 24, 4.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,11 @@ def train(
             folder=_checkpoint_folder(result),
             progress=progress,
         )
+        if dataset.binary and dataset.validation:
+            fields = validation_fields(
+                dataset, dataset.validation, OPERATING_MEGAPIXELS, most=OPERATING_FIELDS
+            )
+            set_operating_point(fitting.network, fields)
         metrics = _final_metrics(fitting, dataset, precision)
     model = OrganelleModel(
         fitting.network, _model_config(fitting.network, dataset, config, losses, precision)

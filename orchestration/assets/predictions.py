@@ -30,12 +30,13 @@ def predicted_plate(organelle: Organelle) -> dg.AssetsDefinition:
     def asset(
         context: dg.AssetExecutionContext, stores: Stores, models: Models
     ) -> Iterator[dg.MaterializeResult]:
-        from cellabel.loop import store_prediction
+        from cellabel.loop import followed_champion, store_prediction
         from cellabel.plates import open_plate
 
-        home, registry = stores.open(), models.open()
-        current = registry.champion(organelle.name)
-        if current is None:
+        home = stores.open()
+        registry = models.open() if followed_champion(home, organelle.name).version else None
+        current = registry.champion(organelle.name) if registry else None
+        if registry is None or current is None:  # without a champion MLflow need not be loaded
             context.log.info(f"{organelle.name} has no champion yet: nothing is predicted.")
             return
         plate = open_plate(home.plates, context.partition_key)
