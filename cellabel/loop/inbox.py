@@ -82,7 +82,7 @@ def arrived_plates(
             known["done"] = arrival.fingerprint
         else:
             fresh.append(arrival)
-    # Who was returned and not requested all the same waits behind the others: a few must not keep out the rest.
+    # Who was returned and not requested all the same waits behind the others, so that a few keep nobody out.
     fresh.sort(key=lambda arrival: int(memory[arrival.folder.name].get("asked", 0)))
     for arrival in fresh[:limit]:
         memory[arrival.folder.name]["asked"] = int(memory[arrival.folder.name].get("asked", 0)) + 1

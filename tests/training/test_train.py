@@ -33,7 +33,7 @@ def cells(seed, brightness=4000.0):
 def plate(wells=6):
     def field(n):
         images = cells(n)
-        return SimpleNamespace(roles=tuple(images), image=images.__getitem__, images=images)
+        return SimpleNamespace(roles=tuple(images), image=lambda role, plane="middle": images[role], images=images)
 
     return SimpleNamespace(
         plate_id="P1",
