@@ -33,7 +33,11 @@ def cells(seed, brightness=4000.0):
 def plate(wells=6):
     def field(n):
         images = cells(n)
-        return SimpleNamespace(roles=tuple(images), image=lambda role, plane="middle": images[role], images=images)
+
+        def image(role, plane="middle"):
+            return images[role]
+
+        return SimpleNamespace(roles=tuple(images), image=image, images=images)
 
     return SimpleNamespace(
         plate_id="P1",
