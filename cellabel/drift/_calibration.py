@@ -30,6 +30,9 @@ TICK_BUDGET = 40_000_000
 GROUP_COST = 4
 """How much dearer a tick is where whole groups are held out."""
 
+LEAST_SURVIVORS = 200
+"""Trajectories kept through the growing start, so that run times of a few ticks leave some to go on with."""
+
 TAIL_EVENTS = 100
 """Threshold crossings below which a quantile is extrapolated along an exponential tail."""
 
@@ -75,12 +78,17 @@ def calibrate(
     expected_run_time: float,
     start: Start,
     rng: np.random.Generator,
+    *,
+    look_ups: int = TICK_BUDGET,
 ) -> Calibration:
-    """Thresholds for `windows` at which the false alarms of `held_out`'s trajectories are memoryless."""
+    """Thresholds for `windows` at which the false alarms of `held_out`'s trajectories are memoryless.
+
+    `look_ups` are the kernel values it may cost; the thresholds' spread falls with their root.
+    """
     longest = max(windows)
     ticks = max(4 * longest, 40, 3 * _typical_group(held_out))
     growing = int(np.clip(150 * expected_run_time, 20_000, 80_000))
-    budget = TICK_BUDGET // (GROUP_COST if held_out.group_rows else 1)
+    budget = look_ups // (GROUP_COST if held_out.group_rows else 1)
     n = int(np.clip(budget // ((longest + ticks) * longest), 2_000, growing))
     location, scale = np.zeros(longest), np.ones(longest)
     if len(windows) > 1:
@@ -93,7 +101,8 @@ def calibrate(
             thresholds[m - 1] = tail_quantile(
                 _distinct(held_out, values[:, m - 1], m), 1.0 / expected_run_time
             )
-            values = values[values[:, m - 1] <= thresholds[m - 1]]
+            alive = values[values[:, m - 1] <= thresholds[m - 1]]
+            values = alive if len(alive) >= LEAST_SURVIVORS else values
     full = values[:, longest - 1 :]
     thresholds[-1], events = steady_threshold(full, expected_run_time)
     sooner, later = (steady_threshold(full, factor * expected_run_time)[0] for factor in (0.5, 2.0))
@@ -106,6 +115,8 @@ def _distinct(held_out: HeldOut, values: NDArray, m: int) -> NDArray:
     One in ERT of a few repeated values is their largest or none; of the distinct ones it is extrapolated.
     """
     sizes = [len(rows) for rows in held_out.group_rows]
+    if sizes and m > min(sizes):
+        return values  # the m rows come from two groups or more, in far more ways
     within = sum(comb(size, m) for size in sizes) if sizes else comb(len(held_out.row_sums), m)
     return np.unique(values) if within < len(values) else values
 
@@ -146,7 +157,9 @@ def tail_quantile(values: NDArray, upper: float) -> float:
     expected = upper * len(values)
     if expected >= TAIL_EVENTS / 5:
         return float(np.quantile(values, 1.0 - upper))
-    events = max(2, min(TAIL_EVENTS, len(values) // 5))
+    events = min(max(2, min(TAIL_EVENTS, len(values) // 5)), len(values) - 1)
+    if events < 1:
+        return float(values[0])
     ordered = np.sort(np.partition(values, len(values) - events - 1)[-events - 1 :])
     excess = float((ordered[1:] - ordered[0]).mean())
     return float(ordered[0]) + excess * float(np.log(events / max(expected, 1e-300)))

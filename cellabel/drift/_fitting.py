@@ -89,9 +89,10 @@ def fitted(
 def _verification_size(expected_run_time: float, window: int, grouped: bool) -> tuple[int, int]:
     """How many runs, and the tick at which one is cut short; runs of groups are drawn in full length."""
     lifetimes = 3 if grouped else 8
-    ticks = VERIFICATION_TICKS / (GROUP_COST * lifetimes if grouped else 1)
-    n_runs = int(np.clip(ticks / expected_run_time, 100, 1000))
-    return n_runs, int(min(lifetimes * expected_run_time + 20 * window, 4 * VERIFICATION_TICKS / n_runs))
+    ticks = VERIFICATION_TICKS / (GROUP_COST if grouped else 1)
+    n_runs = int(np.clip(ticks / (lifetimes if grouped else 1) / expected_run_time, 100, 1000))
+    most = (2 if 100 * expected_run_time <= ticks else 1) * ticks / n_runs
+    return n_runs, int(min(lifetimes * expected_run_time + 20 * window, most))
 
 
 def _refuse_too_few(n: int, codes: NDArray[np.int64] | None, windows: tuple[int, ...]) -> None:
@@ -135,6 +136,11 @@ def _warnings(
         found.append(
             f"The true run length lies anywhere from {low:.0f} to {high:.0f} observations; "
             "a larger reference narrows this."
+        )
+    if expected_run_time < 4:
+        found.append(
+            f"An expected run time of {expected_run_time:g} leaves too few streams without an alarm to "
+            "calibrate the later ticks on; give at least 4."
         )
     if codes is None:
         correlation, z = neighbour_correlation(reference.rows)

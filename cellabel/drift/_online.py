@@ -65,8 +65,7 @@ class OnlineMMD:
         InputError: a setting that has no meaning.
 
     Source: Gretton et al. 2012 (JMLR 13:723) for MMD; Cobb, Van Looveren & Klaise 2022 (AISTATS) for
-        memoryless
-    false alarms by thresholds that depend on time.
+        memoryless false alarms by thresholds that depend on time.
     """
 
     def __init__(

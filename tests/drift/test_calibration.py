@@ -90,6 +90,18 @@ def test_the_smallest_reference_calibrates_and_one_less_is_refused():
         OnlineMMD(20, 10).fit(normal(rng, 18))
 
 
+@pytest.mark.parametrize("run_time", [1.001, 1e12])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_absurd_run_times_calibrate_or_warn_but_never_break(run_time, grouped):
+    rows = normal(np.random.default_rng(3), 45)
+    report = OnlineMMD(run_time, 5).fit(rows, groups=np.arange(45) // 3 if grouped else None)
+    assert np.isfinite(report.thresholds).all()
+    assert report.warnings
+    assert report.run_length.ci[0] < max(run_time, 1.1)
+    if run_time < 4:
+        assert any("at least 4" in warning for warning in report.warnings)
+
+
 def test_several_windows_find_what_one_of_them_would():
     rng = np.random.default_rng(4)
     several = OnlineMMD(64, (2, 5, 15))

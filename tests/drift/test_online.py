@@ -328,6 +328,29 @@ def test_any_order_of_repeats_gives_each_id_one_step_and_survives_a_reload(saved
     assert plain.time == len(first)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 30), max_size=6), st.integers(0, 99))
+def test_any_cutting_into_blocks_and_states_between_them_equals_single_updates(saved, sizes, seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(sum(sizes), 5)) + 300 + 2.0 * (np.arange(sum(sizes)) > 25)[:, None]
+    single, blocks = OnlineMMD.load(saved), OnlineMMD.load(saved)
+    expected = [single.update(row) for row in rows]
+    found = []
+    for part in np.split(rows, np.cumsum(sizes)):
+        found += blocks.update_many(part)
+        state, blocks = blocks.state_dict(), OnlineMMD.load(saved)
+        blocks.load_state_dict(state)
+    assert [step._replace(statistic=0) for step in found] == [s._replace(statistic=0) for s in expected]
+    np.testing.assert_allclose([s.statistic for s in found], [s.statistic for s in expected], atol=1e-9)
+
+
+def test_a_loaded_detector_goes_on_with_the_very_numbers_it_was_saved_with(detector, saved):
+    content = detector.to_content()
+    again = OnlineMMD.load(saved).to_content()
+    assert content["self_similarity"].hex() == again["self_similarity"].hex()
+    assert {name for name in content} == {name for name in again}
+
+
 def test_a_large_offset_costs_no_digits(stream):
     reference = np.random.default_rng(1).normal(size=(60, 5))
     near, far = OnlineMMD(50, 5), OnlineMMD(50, 5)

@@ -2,6 +2,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cellabel.drift._reference import Reference
 from cellabel.drift._trajectories import HeldOut
@@ -62,3 +64,24 @@ def test_groups_come_whole_and_apart():
         for end in range(8, 31):
             inside = drawn[end - 8 : end]
             assert (np.diff(inside) != 0).sum() + 1 == len(set(inside))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 999),
+    st.lists(st.integers(2, 6), min_size=1, max_size=3, unique=True).map(sorted),
+    st.none() | st.lists(st.integers(1, 5), min_size=12, max_size=14),
+)
+def test_any_grouping_and_any_windows_equal_brute_force(seed, windows, sizes):
+    rng = np.random.default_rng(seed)
+    n = 30 if sizes is None else sum(sizes)
+    reference = Reference.of(rng.normal(size=(n, 2)), [0.7, 2.0])
+    codes = None if sizes is None else rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    held_out = HeldOut.of(reference, codes)
+    path = held_out.draw(rng, 1, 14, max(windows))
+    kernel = zero_diagonal_kernel(reference)
+    for window, values in zip(windows, held_out.statistics(path, windows), strict=True):
+        for t in range(14):
+            inside = path[0, max(0, t - window + 1) : t + 1]
+            held = inside if codes is None else np.flatnonzero(np.isin(codes, codes[inside]))
+            assert values[0, t] == pytest.approx(oracle(kernel, inside, held), abs=5e-6)
