@@ -30,15 +30,17 @@ def predicted_plate(organelle: Organelle) -> dg.AssetsDefinition:
     def asset(
         context: dg.AssetExecutionContext, stores: Stores, models: Models
     ) -> Iterator[dg.MaterializeResult]:
-        from cellabel.loop import followed_champion, store_prediction
-        from cellabel.plates import open_plate
+        from cellabel.loop import followed_champion
 
         home = stores.open()
         registry = models.open() if followed_champion(home, organelle.name).version else None
         current = registry.champion(organelle.name) if registry else None
-        if registry is None or current is None:  # without a champion MLflow need not be loaded
+        if registry is None or current is None:  # without a champion neither torch nor MLflow is loaded
             context.log.info(f"{organelle.name} has no champion yet: nothing is predicted.")
             return
+        from cellabel.loop import store_prediction
+        from cellabel.plates import open_plate
+
         plate = open_plate(home.plates, context.partition_key)
         model = registry.load(organelle.name, current.version)
         stored = store_prediction(home, plate, model, current.version)
