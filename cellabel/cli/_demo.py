@@ -20,6 +20,7 @@ from rich.console import Console
 from cellabel.alerts import AlertLedger
 from cellabel.cli._services import (
     LOCALHOST,
+    TERMINATED,
     Service,
     environment,
     free_port,
@@ -35,7 +36,6 @@ from cellabel.stores import Home, open_home
 __all__ = ["Demo", "running_demo"]
 
 PATIENCE_SECONDS = 1800
-TERMINATED = 143
 LOOK_SECONDS = 1.0
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 
 from rich.console import Console
 
-from cellabel.cli._services import LOCALHOST, Service, check_port, environment, prepare_dagster_home, program
+from cellabel.cli._services import (
+    LOCALHOST,
+    TERMINATED,
+    Service,
+    check_port,
+    environment,
+    prepare_dagster_home,
+    program,
+)
 from cellabel.settings import load_settings
 
 __all__ = ["serve"]
@@ -25,7 +35,7 @@ def serve(console: Console, *, port: int, mlflow_port: int) -> None:
     variables, logs = environment(settings), settings.home.resolve() / "dagster"
     services = [
         Service(
-            "Dagster",
+            "Dagster UI",
             [program("dagster"), "dev", "-w", "workspace.yaml", "-h", LOCALHOST, "-p", str(port)],
             variables,
             logs / "webserver.log",
@@ -54,10 +64,14 @@ def serve(console: Console, *, port: int, mlflow_port: int) -> None:
             )
         )
     try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that the services end too
         for service in services:
             service.start()
-        console.print(f"Dagster UI  http://{LOCALHOST}:{port}\nMLflow      http://{LOCALHOST}:{mlflow_port}")
-        console.print("They need some seconds to come up; end them with Ctrl-C.")
+        console.print("The pages are starting …")
+        for service, where in zip(services, (port, mlflow_port), strict=False):
+            service.wait_for_port(where)
+            console.print(f"{service.name:10}  http://{LOCALHOST}:{where}", highlight=False)
+        console.print("End them with Ctrl-C.")
         while True:
             for service in services:
                 service.check()

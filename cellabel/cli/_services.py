@@ -19,6 +19,7 @@ from cellabel.settings import Settings
 __all__ = [
     "LOCALHOST",
     "PROJECT",
+    "TERMINATED",
     "Service",
     "check_port",
     "environment",
@@ -29,6 +30,8 @@ __all__ = [
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCALHOST = "127.0.0.1"
+TERMINATED = 143
+"""The exit code of a command that was asked to end (SIGTERM)."""
 
 
 @dataclass
