@@ -44,6 +44,8 @@ class Organelle:
         segmentation: target or prediction → labels.
         primary_metrics: well features that the promotion gate judges.
         plausible: well feature → (lower, upper) outside of which a table is flagged.
+        largest_errors: well feature → median |log error| against the stain above which a table is an error
+            and no version is promoted; features that are not named may be off by a factor of 2.
         plane: of a stain's focus series: the sharpest plane, or the maximum or mean over all planes.
     """
 
@@ -58,6 +60,7 @@ class Organelle:
     primary_metrics: tuple[str, ...]
     plausible: Mapping[str, tuple[float, float]]
     plane: Literal["sharpest", "maximum", "mean"] = "sharpest"
+    largest_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 def _intensity_metrics(prefix: str) -> tuple[str, ...]:
@@ -118,6 +121,7 @@ NUCLEI = Organelle(
         "Nuclei_MeanAreaUm2": (20, 400),
         "Nuclei_MeanIntensity": (1, 65_535),
     },
+    largest_errors={"Nuclei_Count": 0.25, "Nuclei_TotalArea": 0.35},
 )
 
 ER = Organelle(

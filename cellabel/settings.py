@@ -26,6 +26,7 @@ __all__ = [
     "ModelSettings",
     "PromotionSettings",
     "RetrainingSettings",
+    "SelectionSettings",
     "Settings",
     "load_settings",
 ]
@@ -150,6 +151,20 @@ class RetrainingSettings(_Section):
     )
 
 
+class SelectionSettings(_Section):
+    """By what clones are ranked."""
+
+    score: str | dict[str, float] = Field(
+        "",
+        description="A score of cellabel.selection.SCORES, a feature column, or several of them with "
+        "weights; empty: GFP a cell. Total GFP alone is refused, it rewards density.",
+    )
+    top: int | None = Field(None, ge=1, description="How many clones are carried on; empty: a tenth.")
+    pool_plates: bool = Field(
+        True, description="Also use the wells of the same clones on other plates without drift."
+    )
+
+
 class Settings(BaseSettings):
     """Everything that a site can decide."""
 
@@ -173,6 +188,7 @@ class Settings(BaseSettings):
     promotion: PromotionSettings = PromotionSettings()
     drift: DriftSettings = DriftSettings()
     retraining: RetrainingSettings = RetrainingSettings()
+    selection: SelectionSettings = SelectionSettings()
 
     @classmethod
     def settings_customise_sources(

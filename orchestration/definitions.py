@@ -34,6 +34,7 @@ defs = dg.Definitions(
         *(predictions.predicted_plate(organelle) for organelle in organelles),
         *(predictions.prediction_table(organelle) for organelle in organelles),
         *(predictions.prediction_report(organelle) for organelle in organelles),
+        predictions.cell_table(organelles),
         predictions.clone_ranking(organelles),
         *(monitoring.drift(organelle) for organelle in organelles),
         monitoring.acquisition_drift,

@@ -103,4 +103,4 @@ def _predictions(organelles: Sequence[Organelle]) -> dg.AssetSelection:
         for organelle in organelles
         for name in ("predicted_plate", "prediction_table")
     ]
-    return dg.AssetSelection.assets(*keys, dg.AssetKey("clone_ranking"))
+    return dg.AssetSelection.assets(*keys, dg.AssetKey("cell_table"), dg.AssetKey("clone_ranking"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +42,15 @@ class ConformalInterval:
         if self.scope == "new plates":
             return f"{self.level:.0%}, calibrated over {self.n_plates} plates"
         return f"{self.level:.0%}, within these plates ({self.n_wells} wells on {self.n_plates})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ConformalInterval:
+        """The interval that `to_dict` wrote."""
+        return cls(**values)
 
     def interval(
         self, predicted: ArrayLike, *, drifted: bool = False

@@ -38,10 +38,11 @@ def downstream_metrics(
 ) -> pd.DataFrame:
     """Agreement of what is measured on predicted images with what is measured on stained ones.
 
-    Intervals resample plates, then clones within a plate (where either table has Metadata_Clone), then units
-    within a clone; percentiles are moved outwards for a small number of the widest units that can be
-    resampled (two or more plates, else clones, else the units themselves), without which five of them would
-    cover 79 % for a nominal 90 %. With one plate they speak of that plate alone.
+    Intervals resample plates, then clones within a plate (where either table has Metadata_Clone), then wells
+    (where units are narrower than wells), then units; percentiles are moved outwards for a small number of
+    the widest units that can be resampled (two or more plates, else clones, else the units themselves),
+    without which five of them would cover 79 % for a nominal 90 %. With one plate they speak of that plate
+    alone.
 
     Args:
         true: one row a unit (`by`), with feature columns; columns that begin with Metadata_ are none.
@@ -118,9 +119,11 @@ def _features(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
 
 
 def _groups(left: pd.DataFrame, right: pd.DataFrame, keys: list[str]) -> list[NDArray[np.intp]]:
-    """Codes of the levels above the unit, the widest first: plate, clone; unknown levels are left out."""
+    """Codes of the levels above the unit, the widest first: plate, clone, well; unknown ones are left out."""
     levels = []
-    for name in ("Metadata_Plate", "Metadata_Clone"):
+    narrower = set(keys) - {"Metadata_Plate", "Metadata_Well"}  # fields and cells of a well share its fate
+    names = ("Metadata_Plate", "Metadata_Clone", *(["Metadata_Well"] if narrower else []))
+    for name in names:
         table = next((side for side in (left, right) if name in side.columns), None)
         if table is not None and keys != [name]:
             levels.append(pd.factorize(table[name], use_na_sentinel=False)[0].astype(np.intp))

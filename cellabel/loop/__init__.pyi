@@ -1,5 +1,9 @@
 from .acquisitions import TakenIn as TakenIn
 from .acquisitions import take_in as take_in
+from .agreements import exact_truth as exact_truth
+from .agreements import measure_stain as measure_stain
+from .cells import JoinedPlate as JoinedPlate
+from .cells import join_plate as join_plate
 from .diagnosis import Diagnosed as Diagnosed
 from .diagnosis import diagnose_incident as diagnose_incident
 from .epochs import follow_champion as follow_champion
@@ -73,9 +77,6 @@ from .predictions import (
     measure_prediction as measure_prediction,
 )
 from .predictions import (
-    measure_stain as measure_stain,
-)
-from .predictions import (
     prediction_version as prediction_version,
 )
 from .predictions import (
@@ -87,6 +88,7 @@ from .predictions import (
 from .promotion import judge_challenger as judge_challenger
 from .ranking import rank_plate as rank_plate
 from .ranking import report_prediction as report_prediction
+from .reliability import refresh_intervals as refresh_intervals
 from .status import PlateStatus as PlateStatus
 from .status import plate_status as plate_status
 from .status import read_champions as read_champions

@@ -10,6 +10,7 @@ from cellabel.datasets import Dataset, check_split
 from cellabel.errors import InputError
 from cellabel.evaluation import Decision, decide, well_errors
 from cellabel.loop.held_out import HeldOut
+from cellabel.loop.limits import LARGEST_MEDIAN_ERROR
 from cellabel.loop.promotion import read_held_out
 from cellabel.loop.training import CROSS_VALIDATED
 from cellabel.organelles import Organelle
@@ -28,9 +29,6 @@ __all__ = [
     "robustness_table",
     "stain_errors",
 ]
-
-LARGEST_MEDIAN_ERROR = 0.69
-"""Median |log error| above which predictions contradict the stain: a factor of two."""
 
 
 def current_dataset(home: Home, organelle: Organelle) -> Dataset:
@@ -120,6 +118,7 @@ def stain_errors(home: Home, plate_id: str, organelle: Organelle) -> pd.DataFram
     rows = []
     for metric, part in errors.groupby("metric", sort=False):
         median = float(part["log_error"].abs().median())
-        row = {"metric": metric, "n_wells": len(part), "median_error": median}
-        rows.append(row | {"passed": median <= LARGEST_MEDIAN_ERROR})
+        limit = organelle.largest_errors.get(str(metric), LARGEST_MEDIAN_ERROR)
+        row = {"metric": metric, "n_wells": len(part), "median_error": median, "limit": limit}
+        rows.append(row | {"passed": median <= limit})
     return pd.DataFrame(rows)

@@ -10,23 +10,24 @@ from typing import Any
 import pandas as pd
 
 from cellabel.errors import InputError
-from cellabel.evaluation import downstream_metrics
+from cellabel.loop.agreements import Agreements, compare_with_stain, compare_with_truth, field_keys
 from cellabel.loop.embeddings import embedding_columns, field_embedding, number_columns
-from cellabel.loop.stains import stained
+from cellabel.loop.reliability import keep_intervals, reliable
 from cellabel.measurement import measure_field, measure_objects, measure_well
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
-from cellabel.plates import Field, Plate, open_plate, read_plate
+from cellabel.plates import Plate, open_plate, read_plate
+from cellabel.registry import ModelRegistry
 from cellabel.stores import Home
 
 __all__ = [
     "Measured",
     "StalePlate",
     "measure_prediction",
-    "measure_stain",
     "prediction_version",
     "stale_predictions",
     "store_prediction",
+    "with_plan",
 ]
 
 PREDICTED = "predicted.zarr"
@@ -38,14 +39,25 @@ class Measured:
     """What was measured on a plate.
 
     Attributes:
-        cells, fields, wells: one row an object, a field, a well.
-        agreement: downstream metrics against the stain; None where the plate is not stained.
+        cells, fields, wells: one row an object, a field, a well; beside the wells' features the ends of
+            their intervals.
+        agreements: against the stain, per field, well and cell; None where the plate is not stained.
+        with_truth: downstream metrics of the wells against exact truth; None where that is not known.
     """
 
     cells: pd.DataFrame
     fields: pd.DataFrame
     wells: pd.DataFrame
-    agreement: pd.DataFrame | None
+    agreements: Agreements | None = None
+    with_truth: pd.DataFrame | None = None
+
+    @property
+    def agreement(self) -> pd.DataFrame | None:
+        """Downstream metrics of the wells against the stain; None where the plate is not stained."""
+        if self.agreements is None:
+            return None
+        table = self.agreements.table
+        return table[table["level"] == "well"].drop(columns="level").reset_index(drop=True)
 
 
 def prediction_version(model_version: int, content_hash: str) -> str:
@@ -86,48 +98,52 @@ def store_prediction(home: Home, plate: Plate, model: OrganelleModel, model_vers
     return record
 
 
-def measure_prediction(home: Home, plate_id: str, organelle: Organelle) -> Measured:
-    """Measure the current prediction of a plate, and its stain where it has one, and keep the tables."""
+def measure_prediction(
+    home: Home, plate_id: str, organelle: Organelle, registry: ModelRegistry | None = None
+) -> Measured:
+    """Measure the current prediction of a plate, and its stain where it has one, and keep the tables.
+
+    Args:
+        home: the stores.
+        plate_id: a predicted plate.
+        organelle: which of its predictions.
+        registry: where the model's intervals are; None takes those that were used for this prediction before.
+
+    Raises:
+        InputError: the plate has no prediction of this organelle.
+    """
     plate = open_plate(home.plates, plate_id)
     name = f"{plate_id}/{organelle.name}"
     record = home.predictions.record(name)
     if record is None:
         raise InputError(f"Plate {plate_id} has no prediction of {organelle.name}: predict it first.")
+    version = int(record["model_version"])
     predicted = read_plate(home.predictions.path(name) / PREDICTED)
-    origin = {"Metadata_Organelle": organelle.name, "Metadata_ModelVersion": int(record["model_version"])}
+    origin = {"Metadata_Organelle": organelle.name, "Metadata_ModelVersion": version}
     cells, fields = [], []
     for field in predicted.fields():
         image, labels = field.image(organelle.name), field.labels(organelle.name)
-        keys = _keys(field) | origin
+        keys = field_keys(field) | origin
         options: dict[str, Any] = {"organelle": organelle.name, "pixel_size_um": predicted.pixel_size_um}
         cells.append(measure_objects(labels, image, **options).assign(**keys))
         fields.append(measure_field(labels, image, **options).assign(**keys))
-    field_table = _with_plan(pd.concat(fields, ignore_index=True), plate)
-    wells = measure_well(field_table[[c for c in field_table if c not in _plan_columns(plate)]])
+    field_table = with_plan(pd.concat(fields, ignore_index=True), plate)
+    wells = with_plan(
+        measure_well(field_table[[c for c in field_table if c not in _plan_columns(plate)]]), plate
+    )
+    if registry is not None:
+        keep_intervals(home, registry, organelle.name, version)
     measured = Measured(
-        _with_plan(pd.concat(cells, ignore_index=True), plate),
+        with_plan(pd.concat(cells, ignore_index=True), plate),
         field_table,
-        _with_plan(wells, plate),
-        _agreement(home, plate, organelle, wells),
+        reliable(home, wells, organelle.name, version),
+        compare_with_stain(home, plate, predicted, organelle, field_table),
+        compare_with_truth(home, plate_id, organelle, wells),
     )
     for level, table in (("cells", measured.cells), ("fields", measured.fields), ("wells", measured.wells)):
         home.tables.write(table, level, organelle.name, plate_id)
-    home.tables.write(measured.wells, "versions", organelle.name, f"v{record['model_version']}", plate_id)
+    home.tables.write(measured.wells, "versions", organelle.name, f"v{version}", plate_id)
     return measured
-
-
-def measure_stain(plate: Plate, organelle: Organelle) -> pd.DataFrame | None:
-    """What the same recipe measures on the plate's own stain, one row a field; None without a stain."""
-    rows = []
-    for field in plate.fields():
-        truth = stained(field, organelle, plate.pixel_size_um)
-        if truth is None:
-            continue
-        features = measure_field(
-            truth.labels, truth.target, organelle=organelle.name, pixel_size_um=plate.pixel_size_um
-        )
-        rows.append(features.assign(**_keys(field)))
-    return pd.concat(rows, ignore_index=True) if rows else None
 
 
 @dataclass(frozen=True)
@@ -166,20 +182,6 @@ def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
     return stale
 
 
-def _agreement(home: Home, plate: Plate, organelle: Organelle, wells: pd.DataFrame) -> pd.DataFrame | None:
-    fields = measure_stain(plate, organelle)
-    if fields is None:
-        return None
-    stained = measure_well(fields)
-    home.tables.write(fields, "stained_fields", organelle.name, plate.plate_id)
-    home.tables.write(stained, "stained", organelle.name, plate.plate_id)
-    both = stained[WELL].merge(wells[WELL])
-    if len(both) < 2:
-        return None
-    features = [str(name) for name in stained if str(name).startswith(organelle.prefix)]
-    return downstream_metrics(both.merge(stained)[[*WELL, *features]], both.merge(wells)[[*WELL, *features]])
-
-
 def _well_embeddings(embeddings: pd.DataFrame) -> pd.DataFrame:
     """Rows by field and kind → one row a well: means over its fields, whole field and foreground joined."""
     numbers = number_columns(embeddings.drop(columns=["kind"]))
@@ -192,15 +194,11 @@ def _well_embeddings(embeddings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _keys(field: Field) -> dict[str, Any]:
-    return {"Metadata_Plate": field.plate_id, "Metadata_Well": field.well, "Metadata_Site": field.site}
-
-
 def _plan_columns(plate: Plate) -> list[str]:
     return [] if plate.plan is None else [f"Metadata_{_title(str(name))}" for name in plate.plan]
 
 
-def _with_plan(table: pd.DataFrame, plate: Plate) -> pd.DataFrame:
+def with_plan(table: pd.DataFrame, plate: Plate) -> pd.DataFrame:
     """The table with the plate plan's columns, keys first."""
     plan = plate.plan
     if plan is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cellabel.alerts import Alert, AlertLedger, alert_id
 from cellabel.evaluation import Decision, GateSettings, decide
 from cellabel.loop.held_out import HeldOut
 from cellabel.loop.incidents import incidents, record_outcome
+from cellabel.loop.limits import beyond_limits
 from cellabel.loop.training import judge
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
@@ -57,6 +59,8 @@ def judge_challenger(
         improve=meant_conditions(challenger, conditions),
         reuse=registry.test_set_uses(organelle.name, test_set, before=challenger.version),
     )
+    if decision.promote and (refusal := beyond_limits(new.errors(metrics), organelle)):
+        decision = replace(decision, promote=False, reason=refusal)
     registry.record_verdict(
         organelle.name,
         challenger.version,

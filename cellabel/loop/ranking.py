@@ -1,4 +1,4 @@
-"""Across organelles: clones ranked, and a plate's tables beside those of the training plates."""
+"""Across organelles and plates: clones ranked, and a plate's tables beside those of the training plates."""
 
 from __future__ import annotations
 
@@ -7,53 +7,140 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from upath import UPath
 
 from cellabel.errors import InputError
 from cellabel.organelles import Organelle
-from cellabel.stores import Home, replace_bytes
+from cellabel.stores import Home, read_json, replace_bytes
 
 __all__ = ["Ranked", "rank_plate", "report_prediction"]
 
 KEYS = ["Metadata_Plate", "Metadata_Well"]
+CLONE, DAY = "Metadata_Clone", "Metadata_Day"
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ranking of a plate's clones, what they are ranked by, and a figure of it by well (PNG)."""
+    """A plate's clones, ranked.
+
+    Attributes:
+        table: one row a clone, see `cellabel.selection.rank_clones`.
+        score: by which they are ranked.
+        plates: whose wells were pooled, the plate itself first.
+        figure: the score by well, PNG.
+        forest: the clones with their intervals, PNG.
+        stability: slopes over days, see `cellabel.selection.stability`; None where the plan names one day
+            only.
+        chart: the reference clone over plates, see `cellabel.measurement.reference_chart`; None without one.
+    """
 
     table: pd.DataFrame
-    score: str
+    score: str | dict[str, float]
+    plates: tuple[str, ...]
     figure: bytes
+    forest: bytes
+    stability: pd.DataFrame | None = None
+    chart: pd.DataFrame | None = None
 
 
 def rank_plate(home: Home, plate_id: str) -> Ranked:
-    """Rank the clones of a plate by what is measured on its predicted stains, and keep the table.
+    """Rank the clones of a plate by what is measured on its predicted stains, and keep the tables.
+
+    Wells of the same clones on other accepted plates are pooled with the plate's own where they were
+    predicted by the same models and have not drifted.
 
     Raises:
-        InputError: nothing has been measured on the plate.
+        InputError: nothing has been measured on the plate, or the settings' score cannot be taken from it.
     """
     from cellabel.plates.quality import plate_heatmap
-    from cellabel.reports import figure_png
+    from cellabel.reports import figure_png, ranking_figure
     from cellabel.selection import rank_clones, score_wells
 
-    tables = [
-        home.tables.read("wells", name, plate_id)
-        for name in home.settings.organelles
-        if home.tables.has("wells", name, plate_id)
-    ]
-    if not tables:
+    wells = plate_wells(home, plate_id)
+    if wells is None:
         raise InputError(f"Nothing has been measured on plate {plate_id}: predict it first.")
-    wells = tables[0]
-    for table in tables[1:]:
-        features = [str(name) for name in table if not str(name).startswith("Metadata_")]
-        wells = wells.merge(table[[*KEYS, *features]], on=KEYS, how="left")
-    score = _score(wells)
-    ranking = rank_clones(wells, score=score)
+    chosen = home.settings.selection
+    score = chosen.score or _score(wells)
+    others = _comparable(home, plate_id, wells) if chosen.pool_plates else {}
+    study = pd.concat([wells, *others.values()], ignore_index=True)
+    pooled = study
+    if CLONE in wells and wells[CLONE].notna().any():
+        pooled = study[study[CLONE].isin(wells[CLONE].dropna().unique())]
+    else:
+        pooled = wells
+    ranking = rank_clones(pooled, score=score, top=chosen.top)
     home.tables.write(ranking, "ranking", plate_id)
     scored = wells.assign(score=score_wells(wells, score))
-    return Ranked(ranking, score, figure_png(plate_heatmap(scored, "score")))
+    heat = figure_png(plate_heatmap(scored, "score"))
+    told = _stability(pooled, score)
+    if told is not None:
+        home.tables.write(told, "stability", plate_id)
+    plates = (plate_id, *(name for name in others if name in set(pooled[KEYS[0]])))
+    return Ranked(ranking, score, plates, heat, ranking_figure(ranking), told, _chart(study, score))
+
+
+def plate_wells(home: Home, plate_id: str) -> pd.DataFrame | None:
+    """A plate's wells with the features of all organelles and of the joined cells; None before any table."""
+    places = [("wells", name, plate_id) for name in home.settings.organelles] + [("wells", plate_id)]
+    tables = [home.tables.read(*parts) for parts in places if home.tables.has(*parts)]
+    if not tables:
+        return None
+    wells = tables[0].drop(columns=["Metadata_Organelle"], errors="ignore")
+    for table in tables[1:]:
+        features = [name for name in table if not str(name).startswith("Metadata_") and name not in wells]
+        wells = wells.merge(table[[*KEYS, *features]], on=KEYS, how="left")
+    return wells
+
+
+def _comparable(home: Home, plate_id: str, wells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The wells of other plates, oldest first, predicted alike and without drift, that share a clone."""
+    if CLONE not in wells:
+        return {}
+    mine = _versions(home, plate_id)
+    found = []
+    for other in home.plates.accepted():
+        verdict = read_json(home.detectors / "verdicts" / f"{other}.json") or {}
+        if other == plate_id or verdict.get("drift") or _versions(home, other) != mine:
+            continue
+        table = plate_wells(home, other)
+        if table is None or CLONE not in table or not table[CLONE].isin(wells[CLONE].dropna()).any():
+            continue
+        found.append((str((home.plates.record(other) or {}).get("acquired_at") or ""), other, table))
+    return {name: table for _, name, table in sorted(found, key=lambda one: one[:2])}
+
+
+def _versions(home: Home, plate_id: str) -> dict[str, int]:
+    records = {name: home.predictions.record(f"{plate_id}/{name}") for name in home.settings.organelles}
+    return {name: int(record["model_version"]) for name, record in records.items() if record}
+
+
+def _stability(wells: pd.DataFrame, score: str | dict[str, float]) -> pd.DataFrame | None:
+    """Slopes over days, where the plan names several and one score is followed."""
+    from cellabel.selection import stability
+
+    if DAY not in wells or CLONE not in wells or not isinstance(score, str):
+        return None
+    known = "Metadata_Role" in wells
+    samples = wells[wells["Metadata_Role"].fillna("sample") == "sample"] if known else wells
+    if pd.to_numeric(samples[DAY]).nunique() < 2:
+        return None
+    return stability(samples, score=score)
+
+
+def _chart(wells: pd.DataFrame, score: str | dict[str, float]) -> pd.DataFrame | None:
+    """The reference clone's score on every plate of the study."""
+    from cellabel.measurement import reference_chart
+    from cellabel.selection import score_wells
+
+    if "Metadata_Role" not in wells or not (wells["Metadata_Role"] == "reference").any():
+        return None
+    scored = wells.assign(score=score_wells(wells, score).map(np.exp))
+    try:
+        return reference_chart(scored, "score")
+    except InputError:  # no reference well has a score
+        return None
 
 
 def _score(wells: pd.DataFrame) -> str:

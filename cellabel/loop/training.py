@@ -23,6 +23,7 @@ from cellabel.loop.held_out import (
     gate_conditions,
     harm_conditions,
 )
+from cellabel.loop.reliability import write_intervals
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
@@ -139,6 +140,7 @@ def train_challenger(
     held_out = judge(home, result.model, dataset)
     held_out.measured.to_parquet(result.folder / "measured.parquet", index=False)
     held_out.embeddings.to_parquet(result.folder / "embeddings.parquet", index=False)
+    write_intervals(result.folder, held_out, cross_validated)
     agreement = held_out.agreement()
     agreement.to_csv(result.folder / "agreement.csv", index=False)
     metrics = {"pixel_pearson": held_out.pixel_pearson(), "training_seconds": seconds}

@@ -19,6 +19,7 @@ from cellabel.drift import InstrumentWatch, PlateObservation, PlateVerdict
 from cellabel.errors import InputError
 from cellabel.loop.embeddings import embedding_matrix
 from cellabel.loop.incidents import observe_verdict
+from cellabel.loop.reliability import refresh_intervals
 from cellabel.loop.streams import (
     ACQUISITION,
     Epoch,
@@ -145,6 +146,7 @@ def _tick_instrument(
         _keep(
             home, slug, verdict, epochs, now, persists=incident is not None and incident.severity == "ERROR"
         )
+        refresh_intervals(home, verdict.plate)
     replace_bytes(home.detectors / "watch" / f"{slug}.npz", watch.to_bytes())
     named = {*known.get("lacking", ()), *(candidate.plate for candidate in ready)}
     lacking = {plate: missing for plate in sorted(named) if (missing := _lacking(home, plate, epochs, watch))}

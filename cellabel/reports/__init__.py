@@ -5,13 +5,16 @@ Importing this room loads neither matplotlib nor evidently.
 """
 
 from cellabel.registry import model_card
-from cellabel.reports._agreement import bland_altman_figure, scatter_figure
+from cellabel.reports._agreement import agreement_figure, bland_altman_figure, scatter_figure
 from cellabel.reports._canvas import figure_png
 from cellabel.reports._evidently import evidently_report
 from cellabel.reports._images import example_figure
 from cellabel.reports._monitoring import drift_timeline_figure, embedding_map_figure, learning_curve_figure
+from cellabel.reports._overlays import overlay, overlay_figure
+from cellabel.reports._ranking import ranking_figure
 
 __all__ = [
+    "agreement_figure",
     "bland_altman_figure",
     "drift_timeline_figure",
     "embedding_map_figure",
@@ -20,5 +23,8 @@ __all__ = [
     "figure_png",
     "learning_curve_figure",
     "model_card",
+    "overlay",
+    "overlay_figure",
+    "ranking_figure",
     "scatter_figure",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cellabel.errors import InputError
-from cellabel.reports._canvas import COLOURS, INK, figure_png, no_data, sheet
+from cellabel.reports._canvas import COLOURS, INK, figure_png, grid, no_data, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,20 +35,7 @@ def scatter_figure(
     """
     x, y, labels = _pairs(true, predicted, groups)
     figure, (ax,) = sheet(4.4, 4.2)
-    ax.set_xlabel(f"{feature}, stained", color=INK)
-    ax.set_ylabel(f"{feature}, predicted", color=INK)
-    if not len(x):
-        no_data(ax, "no well was measured on both images")
-        return figure_png(figure)
-    _points(ax, x, y, labels)
-    low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
-    margin = 0.05 * (high - low) or 1.0
-    ends = (low - margin, high + margin)
-    ax.plot(ends, ends, color=INK, linewidth=0.8, linestyle="--", zorder=0)
-    ax.set_xlim(ends)
-    ax.set_ylim(ends)
-    ax.set_aspect("equal")
-    ax.set_title(_agreement(x, y), fontsize=9, color=INK)
+    _draw_scatter(ax, x, y, labels, feature)
     return figure_png(figure)
 
 
@@ -71,11 +60,71 @@ def bland_altman_figure(
     """
     x, y, labels = _pairs(true, predicted, groups)
     figure, (ax,) = sheet(5.0, 3.8)
+    _draw_bland_altman(ax, x, y, labels, feature)
+    return figure_png(figure)
+
+
+def agreement_figure(
+    true: pd.DataFrame, predicted: pd.DataFrame, features: Sequence[str], *, group: str = "Metadata_Plate"
+) -> bytes:
+    """Scatter above, Bland and Altman below, one column a feature.
+
+    Args:
+        true: one row a unit, measured on the stain.
+        predicted: the same units in the same order, measured on the prediction.
+        features: columns; those that a side lacks are left out.
+        group: column of `true` that colours the points, where it exists.
+
+    Returns:
+        PNG.
+    """
+    shown = [name for name in features if name in true and name in predicted]
+    figure, rows = grid(3.9, 3.5, 2, max(len(shown), 1))
+    if not shown:
+        for row in rows:
+            no_data(row[0], "no feature was measured on both images")
+        return figure_png(figure)
+    labels = true.get(group)
+    for column, name in enumerate(shown):
+        x, y, names = _pairs(true[name], predicted[name], labels)
+        above, below = rows[0][column], rows[1][column]
+        _draw_scatter(above, x, y, names, name)
+        _draw_bland_altman(below, x, y, names, name)
+        if len(x):  # a panel is too narrow for the feature's name on its axes
+            above.set_title(f"{name}\n{above.get_title()}", fontsize=8, color=INK)
+            above.set_xlabel("stained", color=INK, fontsize=8)
+            above.set_ylabel("predicted", color=INK, fontsize=8)
+            below.set_xlabel("mean of stained and predicted", color=INK, fontsize=8)
+    return figure_png(figure)
+
+
+def _draw_scatter(
+    ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], labels: NDArray[np.str_], feature: str
+) -> None:
+    ax.set_xlabel(f"{feature}, stained", color=INK)
+    ax.set_ylabel(f"{feature}, predicted", color=INK)
+    if not len(x):
+        no_data(ax, "no well was measured on both images")
+        return
+    _points(ax, x, y, labels)
+    low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
+    margin = 0.05 * (high - low) or 1.0
+    ends = (low - margin, high + margin)
+    ax.plot(ends, ends, color=INK, linewidth=0.8, linestyle="--", zorder=0)
+    ax.set_xlim(ends)
+    ax.set_ylim(ends)
+    ax.set_aspect("equal")
+    ax.set_title(_agreement(x, y), fontsize=9, color=INK)
+
+
+def _draw_bland_altman(
+    ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], labels: NDArray[np.str_], feature: str
+) -> None:
     ax.set_xlabel(f"{feature}, mean of stained and predicted", color=INK)
     ax.set_ylabel("predicted − stained", color=INK)
     if not len(x):
         no_data(ax, "no well was measured on both images")
-        return figure_png(figure)
+        return
     difference = y - x
     _points(ax, (x + y) / 2, difference, labels)
     ax.axhline(0, color=INK, linewidth=0.6)
@@ -96,7 +145,6 @@ def bland_altman_figure(
                 annotation_clip=False,
             )
     ax.set_title(f"n = {len(x)}", fontsize=9, color=INK)
-    return figure_png(figure)
 
 
 def _pairs(

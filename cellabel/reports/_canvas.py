@@ -26,6 +26,18 @@ def sheet(width: float = 5.0, height: float = 4.0, columns: int = 1) -> tuple[Fi
     return figure, list(axes)
 
 
+def grid(width: float, height: float, rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with rows of axes; sizes of one panel in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), dpi=80, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.ravel():
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(colors=INK, labelsize=8)
+    return figure, [list(row) for row in axes]
+
+
 def figure_png(figure: Figure, **options: Any) -> bytes:
     """A figure as PNG.
 

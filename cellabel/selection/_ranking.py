@@ -16,6 +16,8 @@ from cellabel.selection._scores import score_wells
 
 __all__ = ["rank_clones"]
 
+DENSITY = ("Gfp_TotalIntensity", "Gfp_TotalArea", "Gfp_Count")
+"""Features that grow with the number of cells: alone they rank the densest clone first."""
 USABLE_CELLS = 200
 """Cells below which a clone is flagged."""
 
@@ -60,10 +62,12 @@ def rank_clones(
         what, else empty).
 
     Raises:
-        InputError: a column is missing, or no well is left to rank.
+        InputError: a column is missing, no well is left to rank, or total GFP alone is asked for, which
+            rewards density.
 
     Source: REML by Patterson & Thompson 1971; best linear unbiased prediction by Henderson 1975.
     """
+    _refuse_density(score)
     if plate not in wells.columns:
         raise InputError(
             f"The well table has no column {plate}; it tells plates' levels from clones' effects."
@@ -90,6 +94,15 @@ def rank_clones(
     ranked = ranked.sort_values(["effect", ranked.columns[0]], ascending=[False, True], ignore_index=True)
     ranked.insert(0, "rank", np.arange(1, len(ranked) + 1))
     return ranked
+
+
+def _refuse_density(score: str | Mapping[str, float]) -> None:
+    names = [score] if isinstance(score, str) else [name for name, weight in score.items() if weight]
+    if names and set(names) <= set(DENSITY):
+        raise InputError(
+            f"Ranking by {' and '.join(names)} alone rewards density: rank by gfp_per_cell, "
+            "gfp_area_per_cell or gfp_per_er."
+        )
 
 
 def _selected(wells: pd.DataFrame, roles: Sequence[str]) -> pd.DataFrame:

@@ -18,6 +18,10 @@ SCORES: dict[str, tuple[str, str | None]] = {
     "gfp_positive_share": ("Gfp_Count", "Nuclei_Count"),
     "er_per_cell": ("Er_TotalIntensity", "Nuclei_Count"),
     "count": ("Nuclei_Count", None),
+    "gfp_of_usable_cells": ("Cells_Median_GfpPerCell", None),
+    "gfp_per_er_of_usable_cells": ("Cells_Median_GfpPerEr", None),
+    "live_count": ("Cells_LiveCount", None),
+    "viability": ("Cells_Viability", None),
 }
 """Scores that have a name: the feature above the line and the one below it, if any."""
 

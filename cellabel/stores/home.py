@@ -31,7 +31,9 @@ class Home:
     """Where one installation keeps what it has.
 
     Tables, by their folder: `quality/<plate>`, `acquisition/<plate>`,
-    `cells|fields|wells/<organelle>/<plate>` (of the current prediction), `versions/<organelle>/v<model
+    `cells|fields|wells/<organelle>/<plate>` (of the current prediction), `cells|wells|statistics/<plate>`
+    (joined over organelles), `agreement/<organelle>/<plate>` (with the stain) and
+    `agreement_with_truth/<organelle>/<plate>`, `versions/<organelle>/v<model
     version>/<plate>` (wells of every version), `stained|stained_fields/<organelle>/<plate>` (the same
     measured on the true stain), `embeddings/<organelle>/v<model version>/<plate>` and `ranking/<plate>`.
     """

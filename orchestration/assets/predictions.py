@@ -10,7 +10,7 @@ from orchestration.metadata import figure, table_preview
 from orchestration.partitions import plates
 from orchestration.resources import Models, Stores
 
-__all__ = ["clone_ranking", "predicted_plate", "prediction_report", "prediction_table"]
+__all__ = ["cell_table", "clone_ranking", "predicted_plate", "prediction_report", "prediction_table"]
 
 
 def predicted_plate(organelle: Organelle) -> dg.AssetsDefinition:
@@ -68,19 +68,27 @@ def prediction_table(organelle: Organelle) -> dg.AssetsDefinition:
         kinds={"parquet"},
         owners=["team:imaging"],
         description=f"What is measured on the predicted {organelle.name}: one table a cell, a field and a "
-        "well; where the plate is stained, the agreement with the stain.",
+        "well, each number with its interval; where the plate is stained, the agreement with the stain.",
     )
-    def asset(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:
+    def asset(context: dg.AssetExecutionContext, stores: Stores, models: Models) -> dg.MaterializeResult:
         from cellabel.loop import measure_prediction
+        from cellabel.reports import agreement_figure
 
-        measured = measure_prediction(stores.open(), context.partition_key, organelle)
+        home = stores.open()
+        measured = measure_prediction(home, context.partition_key, organelle, models.open())
         metadata: dict[str, Any] = {
             "wells": len(measured.wells),
-            "objects": len(measured.cells),
+            "objects_measured": len(measured.cells),
             "well_table": table_preview(measured.wells),
+            "intervals": str(measured.wells["Metadata_IntervalNote"].iloc[0]),
         }
-        if measured.agreement is not None:
-            metadata["agreement_with_the_stain"] = table_preview(measured.agreement)
+        if (found := measured.agreements) is not None:
+            drawn = agreement_figure(found.true, found.predicted, organelle.primary_metrics)
+            metadata["agreement_with_the_stain"] = table_preview(found.table, 48)
+            metadata["objects"] = table_preview(found.counts)
+            metadata["predicted_against_stained"] = figure(drawn, "scatter, Bland and Altman")
+        if measured.with_truth is not None:
+            metadata["agreement_with_exact_truth"] = table_preview(measured.with_truth)
         return dg.MaterializeResult(metadata=metadata)
 
     return asset
@@ -107,29 +115,71 @@ def prediction_report(organelle: Organelle) -> dg.AssetsDefinition:
     return asset
 
 
-def clone_ranking(organelles: Sequence[Organelle]) -> dg.AssetsDefinition:
-    """The ranking asset, over the tables of all organelles."""
+def cell_table(organelles: Sequence[Organelle]) -> dg.AssetsDefinition:
+    """The table of cells, joined over the predictions of all organelles."""
 
     @dg.asset(
-        key="clone_ranking",
+        key="cell_table",
         deps=[dg.AssetKey([organelle.name, "prediction_table"]) for organelle in organelles],
         partitions_def=plates,
         group_name="predictions",
         kinds={"parquet"},
         owners=["team:imaging"],
-        description="The plate's clones, ranked for selection by what is measured on predicted stains, with "
-        "intervals.",
+        description="One row a cell: its nucleus, cytoplasm and every predicted stain, and whether it lives, "
+        "divides, is one of a pair or shines; summed up by well, with statistics of the plate.",
+    )
+    def asset(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:
+        from cellabel.loop import join_plate
+
+        home = stores.open()
+        if home.predictions.record(f"{context.partition_key}/nuclei") is None:
+            return dg.MaterializeResult(metadata={"cells": 0, "reason": "no nuclei are predicted"})
+        joined = join_plate(home, context.partition_key)
+        return dg.MaterializeResult(
+            metadata={
+                "cells": len(joined.cells),
+                "predicted_by": ", ".join(f"{name} v{number}" for name, number in joined.organelles.items()),
+                "wells": table_preview(joined.wells),
+                "plate_statistics": table_preview(joined.statistics),
+                "overlays": figure(joined.figure, "predicted stains over each other"),
+            }
+        )
+
+    return asset
+
+
+def clone_ranking(organelles: Sequence[Organelle]) -> dg.AssetsDefinition:
+    """The ranking asset, over the tables of all organelles."""
+
+    @dg.asset(
+        key="clone_ranking",
+        deps=[
+            "cell_table",
+            *(dg.AssetKey([organelle.name, "prediction_table"]) for organelle in organelles),
+        ],
+        partitions_def=plates,
+        group_name="predictions",
+        kinds={"parquet"},
+        owners=["team:imaging"],
+        description="The plate's clones, ranked for selection by what is measured on predicted stains, "
+        "pooled over replicates and plates, with intervals and the chance to be among the best; and, over "
+        "the days of a study, whether they keep producing.",
     )
     def asset(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:
         from cellabel.loop import rank_plate
 
         ranked = rank_plate(stores.open(), context.partition_key)
-        return dg.MaterializeResult(
-            metadata={
-                "score": ranked.score,
-                "ranking": table_preview(ranked.table),
-                "plate": figure(ranked.figure, "score by well"),
-            }
-        )
+        metadata: dict[str, Any] = {
+            "score": str(ranked.score),
+            "pooled_plates": ", ".join(ranked.plates),
+            "ranking": table_preview(ranked.table),
+            "plate": figure(ranked.figure, "score by well"),
+            "clones": figure(ranked.forest, "clones with their intervals"),
+        }
+        if ranked.stability is not None:
+            metadata["stability"] = table_preview(ranked.stability)
+        if ranked.chart is not None:
+            metadata["reference_clone"] = table_preview(ranked.chart)
+        return dg.MaterializeResult(metadata=metadata)
 
     return asset

@@ -116,7 +116,7 @@ def _predict_again(
         job_name=job,
         run_key=f"predict:{plate}:{content}:{' '.join(names)}",
         partition_key=plate,
-        asset_selection=[*keys, dg.AssetKey("clone_ranking")],
+        asset_selection=[*keys, dg.AssetKey("cell_table"), dg.AssetKey("clone_ranking")],
         tags={
             "cellabel/plate": plate,
             "cellabel/why": "new champion",

@@ -20,19 +20,27 @@ from cellabel.loop import (
     build_current_dataset,
     check_dataset,
     current_dataset,
+    exact_truth,
     follow_champion,
     implausible_wells,
     incidents,
+    join_plate,
     judge_challenger,
     measure_prediction,
     plate_status,
     plates_for_training,
+    rank_plate,
+    refresh_intervals,
     stain_errors,
     stale_predictions,
     store_prediction,
     take_in,
 )
+from cellabel.loop.held_out import HeldOut
+from cellabel.loop.reliability import write_intervals
+from cellabel.loop.stains import stained
 from cellabel.loop.streams import ACQUISITION, followed_champion, open_epoch
+from cellabel.measurement import Layer
 from cellabel.networks import OrganelleModel, UNet, save_model
 from cellabel.organelles import organelle
 from cellabel.registry import ModelRegistry
@@ -238,6 +246,114 @@ def test_an_unstained_plate_has_nothing_to_agree_with(home, tmp_path):
     assert stain_errors(home, "U1", NUCLEI) is None
 
 
+def test_agreement_is_told_by_field_well_and_cell_and_kept(home, stocked):
+    plate = take_in(home, "P1", stocked / "P1").plate
+    store_prediction(home, plate, untrained(), 1)
+    found = measure_prediction(home, "P1", NUCLEI).agreements
+    assert found.objects["matched"] <= min(found.objects["true"], found.objects["predicted"])
+    assert {"field", "well"} <= set(found.table["level"])
+    kept = home.tables.read("agreement", "nuclei", "P1")
+    assert kept["feature"].tolist() == found.table["feature"].tolist()
+    assert found.true["Metadata_Well"].tolist() == found.predicted["Metadata_Well"].tolist() == list(WELLS)
+
+
+def test_exact_truth_is_compared_where_the_acquisition_brings_it(home, tmp_path):
+    folder = export(tmp_path / "P1", "P1")
+    (folder / "truth").mkdir()
+    truth = pd.DataFrame(
+        [(well, 1, 50 + n, True, 90) for n, well in enumerate(WELLS) for _ in range(4)],
+        columns=["Metadata_Well", "Metadata_Site", "nucleus_area_px", "gfp_positive", "area_px"],
+    )
+    truth.to_csv(folder / "truth" / "cells.csv", index=False)
+    store_prediction(home, take_in(home, "P1", folder).plate, untrained(), 1)
+    exact = exact_truth(home, "P1", NUCLEI)
+    assert exact["Nuclei_Count"].tolist() == [4] * len(WELLS)
+    assert exact["Nuclei_TotalArea"].tolist() == [4 * (50 + n) for n in range(len(WELLS))]
+    found = measure_prediction(home, "P1", NUCLEI).with_truth
+    assert set(found["feature"]) == {"Nuclei_Count", "Nuclei_TotalArea"}
+    assert "constant" in found.set_index("feature").loc["Nuclei_Count", "reason"]
+    assert exact_truth(home, "P1", organelle("er")) is None
+
+
+def test_a_plates_cells_are_joined_flagged_and_summed_up(home, stocked, monkeypatch):
+    plate = take_in(home, "P1", stocked / "P1").plate
+    with pytest.raises(InputError, match="no prediction of nuclei, by which cells are joined"):
+        join_plate(home, "P1")
+    store_prediction(home, plate, untrained(), 2)
+
+    def layers(predicted, field):
+        truth = stained(plate.wells[field.well].fields[field.site], NUCLEI, 0.65)
+        return {"nuclei": Layer(truth.target, truth.labels)}
+
+    monkeypatch.setattr("cellabel.loop.cells._layers", layers)
+    joined = join_plate(home, "P1")
+    assert joined.organelles == {"nuclei": 2} and joined.figure.startswith(b"\x89PNG")
+    wells = home.tables.read("wells", "P1")
+    assert wells["Metadata_Well"].tolist() == list(WELLS) and "Metadata_Clone" in wells
+    assert wells["Cells_Count"].sum() == (~joined.cells["Cells_IsDebris"]).sum() > 0
+    assert home.tables.read("cells", "P1")["Cells_DeadProbability"].between(0, 1).all()
+    assert home.tables.read("statistics", "P1")["window"].eq("not computable").all()
+
+
+def test_a_plate_without_any_cell_is_summed_up_as_such(home, stocked, monkeypatch):
+    store_prediction(home, take_in(home, "P1", stocked / "P1").plate, untrained(), 1)
+    empty = Layer(np.zeros((SIZE, SIZE)), np.zeros((SIZE, SIZE), int))
+    monkeypatch.setattr("cellabel.loop.cells._layers", lambda predicted, field: {"nuclei": empty})
+    joined = join_plate(home, "P1")
+    assert joined.cells.empty and joined.wells["Cells_Count"].eq(0).all()
+    assert "Cells_IsDead" in home.tables.read("cells", "P1")
+
+
+def test_intervals_come_from_the_version_and_are_void_while_the_verdict_is_drift(
+    home, stocked, enter, registry
+):
+    plate = take_in(home, "P1", stocked / "P1").plate
+    version = enter(intervals=True).version
+    store_prediction(home, plate, untrained(), version)
+    wells = measure_prediction(home, "P1", NUCLEI, registry).wells
+    assert "within these plates" in wells["Metadata_IntervalNote"].iloc[0]
+    assert wells["Nuclei_Count_IntervalUpper"].notna().all()
+    verdict = home.detectors / "verdicts" / "P1.json"
+    write_json(verdict, {"drift": True})
+    assert refresh_intervals(home, "P1") == ["nuclei"] and refresh_intervals(home, "P1") == []
+    void = home.tables.read("wells", "nuclei", "P1")
+    assert void["Metadata_IntervalNote"].eq("not valid: the plate has drifted").all()
+    assert void["Nuclei_Count_IntervalUpper"].isna().all()
+    assert measure_prediction(home, "P1", NUCLEI).wells["Nuclei_Count_IntervalUpper"].isna().all()
+    write_json(verdict, {"drift": False})
+    assert refresh_intervals(home, "P1") == ["nuclei"]
+    assert home.tables.read("wells", "nuclei", "P1")["Nuclei_Count_IntervalUpper"].notna().all()
+
+
+def test_clones_are_ranked_over_the_plates_that_share_them(home):
+    random = np.random.default_rng(0)
+    for name in ("P1", "P2"):
+        home.plates.update_record(name, status="accepted", acquired_at="2025-03-03T08:00:00+00:00")
+        home.predictions.update_record(f"{name}/nuclei", model_version=1)
+        table = pd.DataFrame({"Metadata_Plate": name, "Metadata_Well": WELLS, "Metadata_Role": "sample"})
+        table["Metadata_Clone"] = [f"c{number}" for number in range(len(WELLS))]
+        table["Nuclei_Count"] = random.poisson(50 * np.arange(1, len(WELLS) + 1))
+        home.tables.write(table, "wells", "nuclei", name)
+    ranked = rank_plate(home, "P2")
+    assert ranked.plates == ("P2", "P1") and (ranked.table["n_plates"] == 2).all()
+    assert ranked.table["Metadata_Clone"].iloc[0] == "c5" and ranked.table["p_top"].notna().all()
+    assert ranked.forest.startswith(b"\x89PNG")
+    write_json(home.detectors / "verdicts" / "P1.json", {"drift": True})
+    with pytest.warns(UserWarning, match="nothing is pooled"):
+        assert rank_plate(home, "P2").plates == ("P2",)
+    home.predictions.update_record("P1/nuclei", model_version=2)
+    write_json(home.detectors / "verdicts" / "P1.json", {"drift": False})
+    with pytest.warns(UserWarning, match="nothing is pooled"):
+        assert rank_plate(home, "P2").plates == ("P2",), "another model's numbers are not pooled"
+
+
+def test_a_version_beyond_its_recipes_limits_is_not_promoted(home, registry, enter):
+    enter(error=0.4)
+    decision = judge_challenger(home, registry, AlertLedger(home.alerts), NUCLEI)
+    assert not decision.promote and "the recipe allows 0.25" in decision.reason
+    assert registry.champion("nuclei") is None
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory):
     """A migrated, empty database: migration takes seconds, a copy does not."""
@@ -287,7 +403,7 @@ def enter(registry, tmp_path):
     """Register a tiny untrained model with what was measured of it."""
     count = [0]
 
-    def register(tags=None, **qualities):
+    def register(tags=None, *, intervals=False, **qualities):
         count[0] += 1
         folder = tmp_path / f"model{count[0]}"
         folder.mkdir()
@@ -296,6 +412,8 @@ def enter(registry, tmp_path):
         measured.to_parquet(folder / "measured.parquet", index=False)
         embeddings.to_parquet(folder / "embeddings.parquet", index=False)
         (folder / "metrics.json").write_text("{}")
+        if intervals:
+            write_intervals(folder, HeldOut(measured, embeddings))
         return registry.register(folder, "nuclei", tags={"test_set": "t1", **(tags or {})})
 
     return register

@@ -46,7 +46,7 @@ def nodes(repository):
 
 
 def test_the_assets_are_these(nodes):
-    expected = {"raw_plate", "clone_ranking", "acquisition/drift"}
+    expected = {"raw_plate", "cell_table", "clone_ranking", "acquisition/drift"}
     expected |= {f"{organelle}/{name}" for organelle in ORGANELLES for name in BY_ORGANELLE}
     assert set(nodes) == expected
 
@@ -89,7 +89,7 @@ def test_the_jobs_are_these_and_each_says_what_it_does(repository):
 
 def test_a_plate_goes_through_all_organelles_in_one_run(repository):
     steps = {key.to_user_string() for key in repository.get_job("ingest").asset_layer.selected_asset_keys}
-    assert steps == {"raw_plate", "clone_ranking"} | {
+    assert steps == {"raw_plate", "cell_table", "clone_ranking"} | {
         f"{organelle}/{name}" for organelle in ORGANELLES for name in ("predicted_plate", "prediction_table")
     }
 

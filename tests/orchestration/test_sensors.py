@@ -381,6 +381,7 @@ def test_only_stale_plates_are_predicted_again(home, look, champions, accepted, 
     assert [key.to_user_string() for key in request.asset_selection] == [
         "nuclei/predicted_plate",
         "nuclei/prediction_table",
+        "cell_table",
         "clone_ranking",
     ]
     assert look("champion_changed")[1] == []
@@ -401,6 +402,7 @@ def test_a_plate_that_waits_for_two_organelles_is_predicted_in_one_run(home, loo
         "nuclei/prediction_table",
         "er/predicted_plate",
         "er/prediction_table",
+        "cell_table",
         "clone_ranking",
     }
 
