@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cellabel.drift._calibration import (
     GROUP_COST,
+    TICK_BUDGET,
     Calibration,
     Start,
     calibrate,
@@ -32,6 +33,9 @@ __all__ = ["fitted", "group_codes"]
 
 PLATES_FOR_FIVE_PERCENT = 19
 VERIFICATION_TICKS = 1_500_000
+
+ROWS_FOR_FULL_EFFORT, LEAST_EFFORT = 400, 0.2
+"""A small reference leaves its detector's run length uncertain by a factor; simulating on helps nothing."""
 
 
 def group_codes(groups: Sequence[Any] | NDArray, n: int) -> NDArray[np.int64]:
@@ -64,8 +68,12 @@ def fitted(
     """
     _refuse_too_few(len(reference.rows), codes, windows)
     held_out = HeldOut.of(reference, codes)
-    calibration = calibrate(held_out, windows, expected_run_time, start, rng)
-    n_runs, longest_run = _verification_size(expected_run_time, windows[-1], codes is not None)
+    effort = float(np.clip(len(reference.rows) / ROWS_FOR_FULL_EFFORT, LEAST_EFFORT, 1.0))
+    calibration = calibrate(
+        held_out, windows, expected_run_time, start, rng, look_ups=int(effort * TICK_BUDGET)
+    )
+    ticks = effort * VERIFICATION_TICKS / (GROUP_COST if held_out.group_rows else 1)
+    n_runs, longest_run = _verification_size(expected_run_time, windows[-1], ticks, codes is not None)
     lengths, ended = simulate_runs(held_out, calibration, n_runs, longest_run, rng)
     run_length = _run_length(lengths, ended, log_run_length_spread(held_out, calibration))
     width = max(1, round(expected_run_time / 4))
@@ -86,10 +94,9 @@ def fitted(
     return for_whole_reference(calibration, held_out), report
 
 
-def _verification_size(expected_run_time: float, window: int, grouped: bool) -> tuple[int, int]:
+def _verification_size(expected_run_time: float, window: int, ticks: float, grouped: bool) -> tuple[int, int]:
     """How many runs, and the tick at which one is cut short; runs of groups are drawn in full length."""
     lifetimes = 3 if grouped else 8
-    ticks = VERIFICATION_TICKS / (GROUP_COST if grouped else 1)
     n_runs = int(np.clip(ticks / (lifetimes if grouped else 1) / expected_run_time, 100, 1000))
     most = (2 if 100 * expected_run_time <= ticks else 1) * ticks / n_runs
     return n_runs, int(min(lifetimes * expected_run_time + 20 * window, most))

@@ -81,17 +81,19 @@ class HeldOut:
             return self._draw_groups(rng, n, length, window)
         n_rows = len(self.row_sums)
         known = 0 if before is None else before.shape[1]
-        path = np.empty((n, known + length), dtype=np.int32)
+        path = np.empty(
+            (known + length, n), dtype=np.int32
+        )  # a tick a row, so that ticks compare in one sweep
         if before is not None:
-            path[:, :known] = before
+            path[:known] = before.T
         for t in range(known, known + length):
-            recent = path[:, max(0, t - window + 1) : t]
-            path[:, t] = rng.integers(0, n_rows, n, dtype=np.int32)
-            clash = np.flatnonzero((recent == path[:, t, None]).any(axis=1))
+            recent, drawn = path[max(0, t - window + 1) : t], path[t]
+            drawn[:] = rng.integers(0, n_rows, n, dtype=np.int32)
+            clash = np.flatnonzero(np.logical_or.reduce(recent == drawn, axis=0))
             while clash.size:
-                path[clash, t] = rng.integers(0, n_rows, clash.size, dtype=np.int32)
-                clash = clash[(recent[clash] == path[clash, t, None]).any(axis=1)]
-        return path[:, known:]
+                drawn[clash] = rng.integers(0, n_rows, clash.size, dtype=np.int32)
+                clash = clash[np.logical_or.reduce(recent[:, clash] == drawn[clash], axis=0)]
+        return np.ascontiguousarray(path[known:].T)
 
     def _draw_groups(self, rng: np.random.Generator, n: int, length: int, window: int) -> Indices:
         """Whole groups one after the other, the rows of each in random order."""

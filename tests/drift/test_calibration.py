@@ -102,6 +102,11 @@ def test_absurd_run_times_calibrate_or_warn_but_never_break(run_time, grouped):
         assert any("at least 4" in warning for warning in report.warnings)
 
 
+def test_a_long_window_keeps_the_promise_although_its_alarms_last_longer():
+    report = OnlineMMD(64, 30).fit(normal(np.random.default_rng(4), 300))
+    assert 56 < report.run_length.mean < 73
+
+
 def test_several_windows_find_what_one_of_them_would():
     rng = np.random.default_rng(4)
     several = OnlineMMD(64, (2, 5, 15))
