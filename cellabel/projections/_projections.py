@@ -22,6 +22,9 @@ LEAST_PACMAP = 10
 NEIGHBOURS = 10
 """PaCMAP's own choice below 10 000 rows."""
 
+FEW_NEIGHBOURS = 5
+"""Among tens of rows: a group of twelve wells whose neighbours are all the others shrinks to one dot."""
+
 COMPONENTS = 10
 """Of the study's two choices before a map, 10 and 50, the one that suits tens to hundreds of wells."""
 
@@ -62,7 +65,7 @@ def pca(embeddings: ArrayLike, *, seed: int = 0, n_components: int = 2) -> Point
 
 
 def pacmap(embeddings: ArrayLike, *, seed: int = 0, n_components: int = 2) -> Points:
-    """PaCMAP from a start by PCA, with exact neighbours: 10, or a quarter of the rows where they are few.
+    """PaCMAP from a start by PCA, with exact neighbours: 10, 5 below 72 rows, fewer below 20.
 
     Neighbours are found here, by brute force and then PaCMAP's own scaling: its approximate index finds 95 %
     of them among 3000 rows, takes a row for its own neighbour where rows repeat, and sets the number of
@@ -88,7 +91,7 @@ def pacmap(embeddings: ArrayLike, *, seed: int = 0, n_components: int = 2) -> Po
     rows /= np.abs(rows).max()
     if rows.shape[1] > WIDEST:
         rows = _components(rows, min(WIDEST, max(len(rows) - 1, n_components)))
-    neighbours = min(NEIGHBOURS, len(rows) // 4)
+    neighbours = min(NEIGHBOURS, max(FEW_NEIGHBOURS, len(rows) // 12), len(rows) // 4)
     with _quiet():
         reducer = PaCMAP(
             n_components=n_components,
