@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Entry", "Ledger", "digest"]
+__all__ = ["Entry", "Ledger", "Step", "digest"]
 
 SHELVES = 256
 
@@ -22,6 +22,25 @@ def digest(identifier: str) -> int:
 
 COLUMNS = ("id_digests", "id_times", "id_statistics", "id_changes")
 """Names of the arrays of a ledger."""
+
+
+class Step(NamedTuple):
+    """What one observation did.
+
+    Attributes:
+        time: observations since the start or the last reset, 1 at the first.
+        statistic: MMD² of the window against the reference; with several windows, the largest of their
+            calibrated ones.
+        threshold: what the statistic was compared with.
+        drift: whether it lies above, at this tick alone.
+        change_time: where there is drift, the time of the first observation taken to be different; else None.
+    """
+
+    time: int
+    statistic: float
+    threshold: float
+    drift: bool
+    change_time: int | None
 
 
 class Entry(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from cellabel.drift._calibration import Calibration, Start
 from cellabel.drift._fitting import fitted, group_codes
 from cellabel.drift._kernel import Bandwidth, Floats, GaussianKernel, as_rows, choose_bandwidths
-from cellabel.drift._ledger import COLUMNS, Entry, Ledger, digest
+from cellabel.drift._ledger import COLUMNS, Entry, Ledger, Step, digest
 from cellabel.drift._packing import checksum, read_packed, write_packed
 from cellabel.drift._reference import Reference
 from cellabel.drift._report import FitReport
@@ -25,25 +25,6 @@ __all__ = ["OnlineMMD", "Step"]
 FORMAT = 2
 BLOCK = 512
 """Observations that `update_many` takes in one matrix product."""
-
-
-class Step(NamedTuple):
-    """What one observation did.
-
-    Attributes:
-        time: observations since the start or the last reset, 1 at the first.
-        statistic: MMD² of the window against the reference; with several windows, the largest of their
-            calibrated ones.
-        threshold: what the statistic was compared with.
-        drift: whether it lies above, at this tick alone.
-        change_time: where there is drift, the time of the first observation taken to be different; else None.
-    """
-
-    time: int
-    statistic: float
-    threshold: float
-    drift: bool
-    change_time: int | None
 
 
 class OnlineMMD:
