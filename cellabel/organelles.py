@@ -46,6 +46,8 @@ class Organelle:
         plausible: well feature → (lower, upper) outside of which a table is flagged.
         largest_errors: well feature → median |log error| against the stain above which a table is an error
             and no version is promoted; features that are not named may be off by a factor of 2.
+        floor: least height of an object in a continuous prediction, as a share of the data set's one constant
+            scale: below it lies nothing, however smooth the prediction of an empty field is.
         plane: of a stain's focus series: the sharpest plane, or the maximum or mean over all planes.
     """
 
@@ -59,6 +61,7 @@ class Organelle:
     segmentation: tuple[Step, ...]
     primary_metrics: tuple[str, ...]
     plausible: Mapping[str, tuple[float, float]]
+    floor: float = 0.03
     plane: Literal["sharpest", "maximum", "mean"] = "sharpest"
     largest_errors: Mapping[str, float] = field(default_factory=dict)
 
@@ -115,6 +118,7 @@ NUCLEI = Organelle(
         ),
         Step("drop_small", {"min_area_um2": 12.0, "at_border_um2": 5.0}),
     ),
+    floor=0.05,
     primary_metrics=_intensity_metrics("Nuclei"),
     plausible={
         "Nuclei_Count": (1, 20_000),
@@ -161,14 +165,15 @@ GOLGI = Organelle(
     losses={"mse": 1.0, "pcc": 0.2},
     segmentation=(
         Step("top_hat", {"radius_um": 5.0}),
-        Step("normalise", {"smoothing_um": 0.65}),
-        Step("global_threshold", {"method": "mean", "sigmas": 6.0}),
+        Step("normalise", {"smoothing_um": 1.3, "sparse": True}),
+        Step("global_threshold", {"method": "mean", "sigmas": 6.0, "typical": 0.3}),
         Step("zero_outside"),
-        Step("local_threshold", {"reach_um": 4.0, "share": 0.4}),
+        Step("local_threshold", {"reach_um": 4.0, "share": 0.3}),
         Step("fill_holes"),
         Step("open_and_blur", {"radius_um": 0.0, "smoothing_um": 0.5}),
         Step("separate", {"min_area_um2": 2.0}),
     ),
+    floor=0.1,
     primary_metrics=_intensity_metrics("Golgi"),
     plausible={"Golgi_Count": (0, 100_000), "Golgi_MeanIntensity": (0, 65_535)},
 )
@@ -220,14 +225,15 @@ NUCLEOLI = Organelle(
     losses={"mse": 1.0, "pcc": 0.2},
     segmentation=(
         Step("top_hat", {"radius_um": 2.5}),
-        Step("normalise", {"smoothing_um": 0.5}),
-        Step("global_threshold", {"method": "mean", "sigmas": 6.0}),
+        Step("normalise", {"smoothing_um": 0.5, "sparse": True}),
+        Step("global_threshold", {"method": "mean", "sigmas": 6.0, "typical": 0.3}),
         Step("zero_outside"),
         Step("local_threshold", {"reach_um": 2.0, "share": 0.5}),
         Step("fill_holes"),
         Step("open_and_blur", {"radius_um": 0.0, "smoothing_um": 0.5}),
         Step("separate", {"min_area_um2": 0.8}),
     ),
+    floor=0.1,
     primary_metrics=_intensity_metrics("Nucleoli"),
     plausible={"Nucleoli_Count": (0, 100_000), "Nucleoli_MeanIntensity": (0, 65_535)},
 )

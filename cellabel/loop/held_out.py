@@ -159,7 +159,8 @@ def evaluate_model(
             if truth is None:
                 continue
             row = {**labelled.key, "side": "predicted", "condition": name}
-            row |= _features(segment(image, recipe, pixel_size_um=pixel), image, recipe, pixel)
+            labels = segment(image, recipe, pixel_size_um=pixel, floor=model.floor)
+            row |= _features(labels, image, recipe, pixel)
             measured.append(row | {"pixel_pearson": _pearson(truth.target, image)})
     return HeldOut(pd.DataFrame(measured), pd.DataFrame(embeddings))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cellabel.errors import InputError
 from cellabel.networks._unet import UNet
+from cellabel.organelles import ORGANELLES
 
 WEIGHTS_NAME = "weights.safetensors"
 CONFIG_NAME = "config.json"
@@ -57,6 +58,17 @@ class OrganelleModel(nn.Module):
     def target_scale(self) -> float:
         """Stain units per network unit; 1 where binary."""
         return float(self.config["target_scale"])
+
+    @property
+    def floor(self) -> float:
+        """Height above background (stain units) under which its predictions show nothing; 0 where unknown.
+
+        A prediction has no noise that would say what is nothing, so an empty field needs an absolute floor.
+        """
+        known = ORGANELLES.get(self.organelle)
+        if known is None or self.binary or self.config["intensity_units"] != "stain":
+            return 0.0
+        return known.floor * self.target_scale
 
     @property
     def pixel_size_um(self) -> float:

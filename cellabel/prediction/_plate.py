@@ -133,7 +133,8 @@ def predict_field(
         raise InputError(f"Plate {field.plate_id}, well {field.well}, site {field.site}: {error}") from error
     if not model.binary:
         stain = stain * np.float32(model.target_scale)
-    return stain, segment(stain, model.organelle, pixel_size_um=size), prediction
+    labels = segment(stain, model.organelle, pixel_size_um=size, floor=model.floor)
+    return stain, labels, prediction
 
 
 def _provenance(plate: Plate, model: OrganelleModel) -> dict[str, Any]:

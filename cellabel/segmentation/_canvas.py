@@ -31,6 +31,8 @@ class Canvas:
         labels: (H, W) int32, 0 is background.
         level: of the background, in units of `work`.
         noise: standard deviation of the background, in units of `work`.
+        floor: height above the background under which nothing is an object; the image's units at first, those
+            of `work` once there is one.
     """
 
     image: NDArray[Any]
@@ -41,6 +43,7 @@ class Canvas:
     labels: NDArray[np.int32]
     level: float = 0.0
     noise: float = 0.0
+    floor: float = 0.0
 
     _listed: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
 
@@ -62,10 +65,11 @@ class Canvas:
         self._listed = (self.labels, where, owner)
 
     @classmethod
-    def of(cls, image: NDArray[Any]) -> Canvas:
+    def of(cls, image: NDArray[Any], floor: float = 0.0) -> Canvas:
         """A canvas on which nothing has been drawn."""
         return cls(
             image=image,
+            floor=floor,
             work=np.zeros(image.shape, np.uint16),
             smooth=np.zeros(image.shape, np.uint16),
             fine=np.zeros(image.shape, np.uint16),

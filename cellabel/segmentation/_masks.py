@@ -29,17 +29,29 @@ __all__ = [
 ]
 
 
+SPARSE = np.array([0.5, 0.7])
+"""Shares of the pixels between which the spread of a sparse image's background is read."""
+SPARSE_WIDTH = 0.5244005127080407
+"""Distance between these quantiles of a normal distribution, in standard deviations."""
+
+
 def top_hat(canvas: Canvas, *, radius: float) -> Canvas:
     """Keep what is narrower than the disk (`radius`, px), so that spots are judged against their cell."""
     canvas.image = white_tophat(canvas.image, max(radius, 1.0))
     return canvas
 
 
-def normalise(canvas: Canvas, *, smoothing: float) -> Canvas:
+def normalise(canvas: Canvas, *, smoothing: float, sparse: bool = False) -> Canvas:
     """Step 1: the image on a scale of whole numbers, smoothed by a Gaussian of σ = `smoothing` px.
 
     The scale ends at the brightest pixel that has neighbours like it (a 3 × 3 median), so that a hot pixel
     does not press the image into the dark end.
+
+    Args:
+        canvas: as it was given, or after a top-hat.
+        smoothing: σ, px.
+        sparse: whether at least seven tenths of the image are background. The spread of what lies above its
+            level is then taken into account too: after a top-hat it is the wider half of the noise.
     """
     image = canvas.image
     kept = image if image.dtype in (np.uint8, np.uint16) else image.astype(np.float32)
@@ -51,17 +63,39 @@ def normalise(canvas: Canvas, *, smoothing: float) -> Canvas:
         steps = np.subtract(image, low, dtype=precise)
         steps *= FULL_SCALE / (high - low)
         canvas.work = np.clip(np.rint(steps, out=steps), 0, FULL_SCALE, out=steps).astype(np.uint16)
+        canvas.floor *= FULL_SCALE / (high - low)
         canvas.fine = gaussian(canvas.work, smoothing / 2)
         canvas.work = canvas.smooth = gaussian(canvas.work, smoothing)
     canvas.level, canvas.noise = background_and_noise(canvas.work)
+    if sparse:
+        middle, upper = np.searchsorted(np.cumsum(np.bincount(canvas.work.ravel())), SPARSE * image.size)
+        canvas.noise = max(canvas.noise, float(upper - middle) / SPARSE_WIDTH)
     return canvas
 
 
-def threshold(canvas: Canvas, *, method: str = "mean", sigmas: float = 6.0) -> Canvas:
-    """Step 2: one threshold for the image, at least `sigmas` standard deviations of the noise."""
-    cut = max(global_threshold(canvas.work, method), canvas.level + sigmas * canvas.noise)
+def threshold(canvas: Canvas, *, method: str = "mean", sigmas: float = 6.0, typical: float = 0.0) -> Canvas:
+    """Step 2: one threshold for the image, at least the floor and `sigmas` standard deviations of the noise.
+
+    Args:
+        canvas: with intensities.
+        method: of `global_threshold`.
+        sigmas: least height above the background, in standard deviations of its noise.
+        typical: least height, as a share of what is typical of the field's bright pixels; 0 leaves it out. A
+            stain and a noiseless prediction of it are then cut alike.
+    """
+    cut = max(global_threshold(canvas.work, method), canvas.level + max(sigmas * canvas.noise, canvas.floor))
+    for _ in range(3 if typical > 0 else 0):
+        cut = max(cut, canvas.level + typical * _typical_height(canvas, cut))
     canvas.mask = (canvas.work > cut).astype(np.uint8)
     return canvas
+
+
+def _typical_height(canvas: Canvas, cut: float) -> float:
+    """Mean height above background of what lies above `cut`, every pixel weighted by its own height."""
+    tally = np.bincount(canvas.work.ravel(), minlength=FULL_SCALE + 1).astype(np.float64)
+    height = np.maximum(np.arange(tally.size) - canvas.level, 0.0)
+    weight = np.where(np.arange(tally.size) > cut, tally, 0.0) * height
+    return float((weight * height).sum() / weight.sum()) if weight.sum() > 0 else 0.0
 
 
 def zero_outside(canvas: Canvas) -> Canvas:

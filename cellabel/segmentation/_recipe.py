@@ -36,7 +36,11 @@ STEPS: dict[str, Callable[..., Canvas]] = {
 
 
 def segment(
-    image: ArrayLike, organelle: str | Organelle = "nuclei", *, pixel_size_um: float | None = None
+    image: ArrayLike,
+    organelle: str | Organelle = "nuclei",
+    *,
+    pixel_size_um: float | None = None,
+    floor: float = 0.0,
 ) -> NDArray[np.int32]:
     """The objects in a stained image, in a prepared target, or in a predicted one.
 
@@ -49,17 +53,21 @@ def segment(
             stain.
         organelle: name of the recipe, or a recipe.
         pixel_size_um: size of a pixel, µm; None means 0.65 µm.
+        floor: least height of an object above the background, the image's units. A prediction has no noise
+            that would say what is nothing: give the recipe's floor times the model's target scale.
 
     Returns:
         (H, W) int32: 0 is background, objects are 1..n without gaps, in no particular order.
 
     Raises:
-        InputError: no such recipe or step, not an image, NaN or infinite values.
+        InputError: no such recipe or step, not an image, NaN or infinite values, a floor below 0.
 
     Source: the method's Algorithm 2, with the splitting of touching nuclei after it.
     """
     recipe = recipe_of(organelle)
-    canvas = Canvas.of(require_image(image, f"The {recipe.name} image"))
+    if not (np.isfinite(floor) and floor >= 0):
+        raise InputError(f"A floor of {floor} is no height; give a number from 0 on, in the image's units.")
+    canvas = Canvas.of(require_image(image, f"The {recipe.name} image"), float(floor))
     for step in recipe.segmentation:
         if step.function not in STEPS:
             raise InputError(

@@ -224,3 +224,58 @@ def test_a_crumb_is_dropped_but_the_rest_of_a_cut_nucleus_is_not():
     cut = 800 / (1 + np.exp(np.hypot(y - 86, x - 80) - 8))
     assert segment(image + crumb).max() == 1
     assert segment(image + cut).max() == 2
+
+
+def ripple(height, seed=0):
+    """A smooth prediction of an empty field: slow bumps of a few units, zero below."""
+    import cv2
+
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 1, (200, 220)), (0, 0), 4)
+    return (height * np.maximum(noise / noise.max(), 0)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, recipe in ORGANELLES.items() if recipe.target == "continuous"]
+)
+def test_a_smooth_prediction_of_an_empty_field_has_no_objects_above_the_floor(name):
+    floor = ORGANELLES[name].floor * 1000
+    assert segment(ripple(0.8 * floor), name, floor=floor).max() == 0
+    assert segment(ripple(50 * floor), "nuclei", floor=floor).max() > 0
+
+
+def test_a_floor_that_every_nucleus_passes_changes_nothing_and_one_that_none_passes_leaves_none():
+    image = prepare_target(nuclei(seed=3), "nuclei")
+    np.testing.assert_array_equal(segment(image, floor=20.0), segment(image))
+    assert segment(image, floor=3000.0).max() == 0
+    for floor in (-1.0, np.nan):
+        with pytest.raises(InputError, match="floor"):
+            segment(image, floor=floor)
+
+
+def stacks(seed=0, shape=(220, 240)):
+    """Golgi stacks, a diffuse cytoplasm under them, and the camera's noise."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    light, cytoplasm = np.zeros(shape), np.zeros(shape)
+    for cy, cx in rng.uniform(25, shape[0] - 25, (25, 2)):
+        cytoplasm[round(cy), round(cx)] += 1
+        for dy, dx in rng.normal(0, 2, (6, 2)):
+            light[round(cy + dy), round(cx + dx)] += rng.uniform(0.5, 1)
+    signal = (
+        150
+        + 100_000 * cv2.GaussianBlur(cytoplasm, (0, 0), 14)
+        + 12_000 * cv2.GaussianBlur(light, (0, 0), 1.3)
+    )
+    return rng.poisson(signal).astype(np.uint16)
+
+
+def test_golgi_in_a_stain_and_in_blurred_predictions_of_it_have_one_area():
+    import cv2
+
+    image = stacks()
+    area, target = (segment(image, "golgi") > 0).sum(), prepare_target(image, "golgi")
+    floor = ORGANELLES["golgi"].floor * float(np.percentile(target, 99.9))
+    for sigma, tolerance in ((0.0, 0.1), (1.0, 0.2), (1.6, 0.3)):
+        predicted = cv2.GaussianBlur(target, (0, 0), sigma) if sigma else target
+        assert (segment(predicted, "golgi", floor=floor) > 0).sum() == pytest.approx(area, rel=tolerance)
