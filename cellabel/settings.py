@@ -181,6 +181,9 @@ class Settings(BaseSettings):
         ("nuclei", "er", "golgi", "gfp"), description="The recipes in the graph."
     )
     alert_urls: tuple[str, ...] = Field((), description="Apprise URLs that receive alerts, beside the log.")
+    pages_url: str = Field(
+        "http://127.0.0.1:3000", description="Where people open Dagster; the links in alerts begin with it."
+    )
     sensor_seconds: int = Field(30, ge=1, description="Least time between two looks of each sensor.")
     threads: int = Field(0, ge=0, description="Threads of a run's numerics; 0: all cores.")
     inbox: InboxSettings = InboxSettings()

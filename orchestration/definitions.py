@@ -11,6 +11,7 @@ from cellabel.settings import load_settings  # noqa: E402
 from orchestration import jobs  # noqa: E402
 from orchestration.assets import models, monitoring, plates, predictions  # noqa: E402
 from orchestration.checks import models as model_checks  # noqa: E402
+from orchestration.checks import monitoring as monitoring_checks  # noqa: E402
 from orchestration.checks import plates as plate_checks  # noqa: E402
 from orchestration.checks import predictions as prediction_checks  # noqa: E402
 from orchestration.resources import Alerts, Models, Stores  # noqa: E402
@@ -38,6 +39,9 @@ defs = dg.Definitions(
         predictions.clone_ranking(organelles),
         *(monitoring.drift(organelle) for organelle in organelles),
         monitoring.acquisition_drift,
+        monitoring.frozen_encoder,
+        monitoring.embedded_plate,
+        monitoring.encoder_drift,
     ],
     asset_checks=[
         plate_checks.complete,
@@ -47,6 +51,7 @@ defs = dg.Definitions(
         *(model_checks.robustness(organelle) for organelle in organelles),
         *(prediction_checks.plausible(organelle) for organelle in organelles),
         *(prediction_checks.agreement(organelle) for organelle in organelles),
+        monitoring_checks.sees_defocus,
     ],
     jobs=[ingest, predict, train, report, jobs.diagnose_drift],
     sensors=[

@@ -10,8 +10,21 @@ from cellabel.organelles import Organelle
 from orchestration.metadata import figure
 from orchestration.resources import Alerts, Models, Stores
 
-__all__ = ["AssetJob", "Incident", "diagnose_drift", "ingest", "predict", "report", "train"]
+__all__ = [
+    "EMBEDDED",
+    "FROZEN_ENCODER",
+    "AssetJob",
+    "Incident",
+    "diagnose_drift",
+    "ingest",
+    "predict",
+    "report",
+    "train",
+]
 
+
+EMBEDDED = dg.AssetKey(["encoder", "embedded_plate"])
+FROZEN_ENCODER = dg.AssetKey(["encoder", "frozen_encoder"])
 
 AssetJob: TypeAlias = Any
 """What `dagster.define_asset_job` gives; the library does not export its type."""
@@ -44,7 +57,7 @@ def train(organelles: Sequence[Organelle]) -> AssetJob:
     ]
     return dg.define_asset_job(
         "train",
-        selection=dg.AssetSelection.assets(*keys),
+        selection=dg.AssetSelection.assets(*keys, FROZEN_ENCODER),
         description="A challenger is trained and compared with the champion.",
     )
 
@@ -103,4 +116,4 @@ def _predictions(organelles: Sequence[Organelle]) -> dg.AssetSelection:
         for organelle in organelles
         for name in ("predicted_plate", "prediction_table")
     ]
-    return dg.AssetSelection.assets(*keys, dg.AssetKey("cell_table"), dg.AssetKey("clone_ranking"))
+    return dg.AssetSelection.assets(*keys, EMBEDDED, dg.AssetKey("cell_table"), dg.AssetKey("clone_ranking"))

@@ -129,26 +129,47 @@ def close(
 ) -> None:
     """End an incident; the next drift opens a new one."""
     from cellabel.alerts import AlertLedger
-    from cellabel.drift.incidents import close as closed_by
-    from cellabel.loop import read_incident
-    from cellabel.stores import open_home, write_json
+    from cellabel.loop import close_incident
+    from cellabel.stores import open_home
 
     home, person = open_home(), _person(by)
     if not reason.strip():
         raise InputError("An incident is not closed without a reason: give --reason.")
-    known = read_incident(home, incident)
-    if not known.is_open:
-        raise InputError(f"Incident {incident} was closed by {known.closed_by}: {known.closing_reason}.")
-    if known.status == "retraining":
-        raise InputError(
-            f"Incident {incident} waits for a retraining that is under way: close it afterwards."
-        )
-    closed = closed_by(known, person, reason.strip())
-    write_json(home.detectors / "incidents" / f"{incident}.json", closed.to_dict())
+    closed = close_incident(home, incident, person, reason.strip())
     _acknowledge_alerts(AlertLedger(str(home.alerts)), incident, person, reason, None)
     json_text(closed.to_dict()) if as_json else say(
         f"Incident {incident} is closed by {person}: {reason.strip()}."
     )
+
+
+@drift.command()
+def snooze(
+    incident: IncidentId,
+    by: By,
+    days: Annotated[float, typer.Option(min=0.01, help="How long nothing is done about it, days.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Let an incident wait: it goes on watching, but asks for nothing until the time is over."""
+    from datetime import UTC, datetime, timedelta
+
+    from cellabel.loop import snooze_incident
+    from cellabel.stores import open_home
+
+    until = datetime.now(UTC) + timedelta(days=days)
+    waiting = snooze_incident(open_home(), incident, _person(by), until)
+    json_text(waiting.to_dict()) if as_json else say(
+        f"Incident {incident} is snoozed by {by.strip()} until {until:%Y-%m-%d %H:%M} UTC."
+    )
+
+
+@drift.command()
+def resume(incident: IncidentId, by: By, as_json: Json = False) -> None:
+    """Say that what a person was asked for is done, or end a snooze: what is allowed goes on by itself."""
+    from cellabel.loop import resume_incident
+    from cellabel.stores import open_home
+
+    going_on = resume_incident(open_home(), incident, _person(by))
+    json_text(going_on.to_dict()) if as_json else say(f"Incident {incident} goes on: {going_on.status}.")
 
 
 def _person(by: str) -> str:

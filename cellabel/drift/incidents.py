@@ -179,7 +179,7 @@ def _with_drift(incident: Incident, verdict: PlateVerdict, policy: Policy) -> In
         if loss is None or harm.expected_loss > loss:
             most, loss = name, harm.expected_loss
     if most is None:
-        most = max(drifting, key=lambda name: drifting[name].n_alarms)
+        most = max(drifting, key=lambda name: (name not in policy.frozen_streams, drifting[name].n_alarms))
     alarmed_share = max(incident.alarmed_share, share)
     persists = len(plates) > 1 or alarmed_share >= policy.persistent_share
     return replace(
@@ -199,13 +199,16 @@ def _with_drift(incident: Incident, verdict: PlateVerdict, policy: Policy) -> In
 
 
 def _with_frozen_streams(incident: Incident, verdict: PlateVerdict, policy: Policy) -> Incident:
-    """A robust champion goes blind to the fault; only streams that no retraining touches can call it over."""
+    """A robust champion goes blind to the fault; only streams that no retraining touches can call it over.
+
+    A plate counts as quiet where all of them judged it; one that could not look leaves the count as it is.
+    """
     frozen = [verdict.streams[name] for name in policy.frozen_streams if name in verdict.streams]
-    judged = [stream for stream in frozen if stream.status != "not_calibrated"]
-    if not judged:
-        return incident if not verdict.drift else replace(incident, quiet=0)
-    calm = not verdict.drift and all(stream.status == "no" for stream in judged)
-    return _closed_if_over(replace(incident, quiet=incident.quiet + 1 if calm else 0), policy)
+    if verdict.drift:
+        return replace(incident, quiet=0)
+    if not frozen or any(stream.status != "no" for stream in frozen):
+        return incident
+    return _closed_if_over(replace(incident, quiet=incident.quiet + 1), policy)
 
 
 def _closed_if_over(incident: Incident, policy: Policy) -> Incident:
@@ -278,8 +281,8 @@ def acknowledge(incident: Incident, by: str, policy: Policy) -> Incident:
     return _closed_if_over(replace(incident, acknowledged_by=by), policy)
 
 
-def snooze(incident: Incident, until: datetime) -> Incident:
-    """Do nothing about it before `until`; it goes on watching."""
+def snooze(incident: Incident, until: datetime | None) -> Incident:
+    """Do nothing about it before `until`; it goes on watching. None ends a snooze."""
     return replace(incident, snoozed_until=until)
 
 

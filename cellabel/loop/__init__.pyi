@@ -6,7 +6,13 @@ from .cells import JoinedPlate as JoinedPlate
 from .cells import join_plate as join_plate
 from .diagnosis import Diagnosed as Diagnosed
 from .diagnosis import diagnose_incident as diagnose_incident
+from .encoder import FrozenEncoder as FrozenEncoder
+from .encoder import embed_plate as embed_plate
+from .encoder import encoder_sight as encoder_sight
+from .encoder import open_encoder as open_encoder
+from .epochs import FrozenStreams as FrozenStreams
 from .epochs import follow_champion as follow_champion
+from .epochs import freeze_encoder as freeze_encoder
 from .inbox import (
     NewPlate as NewPlate,
 )
@@ -32,6 +38,9 @@ from .incidents import (
     augmentation_of as augmentation_of,
 )
 from .incidents import (
+    close_incident as close_incident,
+)
+from .incidents import (
     incidents as incidents,
 )
 from .incidents import (
@@ -48,6 +57,12 @@ from .incidents import (
 )
 from .incidents import (
     record_outcome as record_outcome,
+)
+from .incidents import (
+    resume_incident as resume_incident,
+)
+from .incidents import (
+    snooze_incident as snooze_incident,
 )
 from .judgements import (
     check_dataset as check_dataset,

@@ -14,7 +14,7 @@ from cellabel.drift import Diagnosis, diagnose
 from cellabel.drift.incidents import Incident
 from cellabel.errors import InputError
 from cellabel.loop.embeddings import embedding_matrix, field_embedding
-from cellabel.loop.incidents import read_incident, record_diagnosis
+from cellabel.loop.incidents import drift_link, read_incident, record_diagnosis
 from cellabel.loop.streams import Epoch, open_epoch
 from cellabel.loop.watch import stored_verdict
 from cellabel.networks import OrganelleModel
@@ -89,7 +89,7 @@ def diagnose_incident(
         f"embeddings "
         f"(confidence {diagnosis.confidence:.0%})."
     )
-    _tell(ledger, incident, best.epoch, plate, sentence, diagnosis)
+    _tell(home, ledger, incident, best.epoch, plate, sentence, diagnosis)
     detector = best.epoch.detector
     steps: list[Any] = [] if detector is None else detector.update_many(best.rows)
     limits = [best.epoch.margin * step.threshold for step in steps]
@@ -186,7 +186,13 @@ def _embed(model: OrganelleModel, image: NDArray) -> NDArray[np.float32]:
 
 
 def _tell(
-    ledger: AlertLedger, incident: Incident, epoch: Epoch, plate: str, sentence: str, diagnosis: Diagnosis
+    home: Home,
+    ledger: AlertLedger,
+    incident: Incident,
+    epoch: Epoch,
+    plate: str,
+    sentence: str,
+    diagnosis: Diagnosis,
 ) -> None:
     turn = incident.actions.count("diagnose")
     ledger.write(
@@ -198,6 +204,7 @@ def _tell(
             severity="warning",
             plate=plate,
             organelle=epoch.stream,
+            link=drift_link(home, epoch.stream, plate),
             data={"incident": incident.id, **diagnosis.to_dict()},
         )
     )

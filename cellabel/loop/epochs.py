@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -14,24 +14,61 @@ from cellabel.drift import HarmModel, OnlineMMD, expected_run_time, leave_plate_
 from cellabel.errors import InputError
 from cellabel.evaluation import CLEAN, well_errors
 from cellabel.loop.embeddings import embedding_matrix, well_embeddings
+from cellabel.loop.encoder import FrozenEncoder, embed_plate, open_encoder, train_once
 from cellabel.loop.held_out import HeldOut
 from cellabel.loop.promotion import meant_conditions, read_held_out
 from cellabel.loop.streams import (
     ACQUISITION,
+    ENCODER,
+    ENCODER_VERSION,
+    FROZEN,
     Epoch,
     epoch_store,
     followed_champion,
     instrument_slug,
+    open_epoch,
     save_epoch,
 )
 from cellabel.organelles import Organelle
+from cellabel.plates import open_plate
 from cellabel.registry import ModelRegistry
 from cellabel.stores import Home, write_json
 
-__all__ = ["follow_champion"]
+__all__ = ["FrozenStreams", "follow_champion", "freeze_encoder"]
 
 PROVISIONAL_BELOW = 19
 LEAST_SPREAD = 1e-3
+
+
+@dataclass(frozen=True)
+class FrozenStreams:
+    """The frozen encoder and the streams that no retraining changes.
+
+    Attributes:
+        encoder: itself.
+        summary: one row a stream and instrument, as `follow_champion` gives it.
+    """
+
+    encoder: FrozenEncoder
+    summary: pd.DataFrame
+
+
+def freeze_encoder(home: Home, *, progress: Callable[[str], None] | None = None) -> FrozenStreams:
+    """Train the frozen encoder on the labelled plates, once, and anchor each instrument's frozen streams.
+
+    Raises:
+        InputError: no accepted plate is labelled.
+    """
+    encoder = train_once(home, progress=progress)
+    by_instrument: dict[str, list[str]] = {}
+    for plate in encoder.plates:
+        record = home.plates.record(plate) or {}
+        if record.get("status") == "accepted":
+            by_instrument.setdefault(instrument_slug(str(record.get("instrument", ""))), []).append(plate)
+    for slug, plates in by_instrument.items():
+        _anchor_frozen_streams(home, slug, plates, encoder)
+    found = [(slug, open_epoch(home, slug, stream)) for slug in by_instrument for stream in FROZEN]
+    return FrozenStreams(encoder, pd.DataFrame([_describe(slug, epoch) for slug, epoch in found if epoch]))
 
 
 def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -> pd.DataFrame:
@@ -39,7 +76,7 @@ def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -
 
     The reference is what the new champion makes of the labelled plates, clean, and in the corrupted
     conditions that it was promoted for, so that a window wholly inside an accepted condition does not alarm
-    again. The acquisition stream gets its anchor once and keeps it.
+    again. The frozen streams get their anchors once and keep them.
 
     Returns:
         One row a stream: instrument, stream, epoch, reference wells and plates, expected run time, verdicts.
@@ -56,7 +93,7 @@ def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -
     summary = []
     for instrument, reference in wells.groupby("Metadata_Instrument"):
         slug = instrument_slug(str(instrument))
-        _anchor_acquisition(home, slug, sorted(reference["Metadata_Plate"].unique()))
+        _anchor_frozen_streams(home, slug, sorted(reference["Metadata_Plate"].unique()), open_encoder(home))
         epoch = _calibrate(
             home,
             organelle.name,
@@ -74,19 +111,23 @@ def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -
     return pd.DataFrame(summary)
 
 
-def _anchor_acquisition(home: Home, slug: str, plates: Sequence[str]) -> None:
-    """The acquisition stream's reference: the labelled plates of the first champion, never replaced."""
-    if epoch_store(home).record(f"{slug}/{ACQUISITION}") is not None:
-        return
+def _anchor_frozen_streams(
+    home: Home, slug: str, plates: Sequence[str], encoder: FrozenEncoder | None
+) -> None:
+    """The references of the frozen streams: the first labelled plates of the instrument, never replaced."""
     known = [plate for plate in plates if home.tables.has(ACQUISITION, plate)]
-    if not known:
-        return
-    reference = pd.concat([home.tables.read(ACQUISITION, plate) for plate in known], ignore_index=True)
-    save_epoch(
-        home,
-        slug,
-        _calibrate(home, ACQUISITION, f"{ACQUISITION}-anchor", reference, model_version=0, harm=None),
-    )
+    if known and epoch_store(home).record(f"{slug}/{ACQUISITION}") is None:
+        tables = [home.tables.read(ACQUISITION, plate) for plate in known]
+        _anchor(home, slug, ACQUISITION, tables, 0)
+    if known and encoder is not None and epoch_store(home).record(f"{slug}/{ENCODER}") is None:
+        tables = [embed_plate(home, open_plate(home.plates, plate), encoder) for plate in known]
+        _anchor(home, slug, ENCODER, tables, ENCODER_VERSION)
+
+
+def _anchor(home: Home, slug: str, stream: str, tables: Sequence[pd.DataFrame], version: int) -> None:
+    reference = pd.concat(tables, ignore_index=True)
+    epoch = _calibrate(home, stream, f"{stream}-anchor", reference, model_version=version, harm=None)
+    save_epoch(home, slug, epoch)
 
 
 def _calibrate(
@@ -105,7 +146,7 @@ def _calibrate(
     spread = np.maximum(spread, LEAST_SPREAD * max(float(spread.max()), 1e-12))
     plates = tuple(sorted(reference["Metadata_Plate"].unique()))
     wells_a_plate = int(np.median(reference.groupby("Metadata_Plate")["Metadata_Well"].nunique()))
-    streams = len(settings.organelles) + 1
+    streams = len(settings.organelles) + len(FROZEN)
     run_time = streams * expected_run_time(wells_a_plate, settings.drift.false_alarms_per_plate)
     standardised, groups = (rows - centre) / spread, None
     if len(plates) >= PROVISIONAL_BELOW:

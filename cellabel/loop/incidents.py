@@ -1,7 +1,7 @@
 """Incidents at rest: opened and told by verdicts, moved on by diagnoses and outcomes.
 
-The sensor alone writes an incident; a diagnosis run and a promotion leave their result beside it, under the
-incident's id, and the next look takes it in.
+The sensor alone writes an incident; a diagnosis run, a promotion and persons leave what they have to say
+beside it, under the incident's id. What a person says holds at once, for whoever reads the incident.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from cellabel.drift.incidents import (
     Retraining,
     acknowledge,
     act,
+    close,
     decide,
     diagnosed,
     observe,
+    resume,
     retrained,
+    snooze,
 )
 from cellabel.errors import InputError
-from cellabel.loop.streams import ACQUISITION
+from cellabel.loop.streams import FROZEN, judging_times
 from cellabel.settings import Settings
 from cellabel.stores import Home, read_json, write_json
 
@@ -34,6 +37,8 @@ __all__ = [
     "acknowledge_incident",
     "advance_incidents",
     "augmentation_of",
+    "close_incident",
+    "drift_link",
     "incidents",
     "observe_verdict",
     "policy_of",
@@ -41,6 +46,8 @@ __all__ = [
     "record_diagnosis",
     "record_failed_diagnosis",
     "record_outcome",
+    "resume_incident",
+    "snooze_incident",
 ]
 
 LARGEST_SEVERITY = 5
@@ -83,15 +90,13 @@ def policy_of(settings: Settings) -> Policy:
         cooldown_days=retraining.cooldown_days,
         max_retrainings_per_week=retraining.max_per_week if retraining.automatic else 0,
         max_retrainings_per_cause=retraining.max_per_cause,
-        frozen_streams=(ACQUISITION,),
+        frozen_streams=FROZEN,
     )
 
 
 def incidents(home: Home) -> list[Incident]:
     """All incidents, oldest first."""
-    folder = home.detectors / "incidents"
-    files = sorted(folder.glob("*.json")) if folder.exists() else []
-    found = [Incident.from_dict(content) for file in files if (content := read_json(file))]
+    found = [_with_notes(home, incident) for incident in _written(home)]
     return sorted(found, key=lambda one: (one.opened_at, one.id))
 
 
@@ -105,7 +110,7 @@ def read_incident(home: Home, incident_id: str) -> Incident:
     if content is None:
         known = ", ".join(one.id for one in incidents(home)) or "none"
         raise InputError(f"There is no drift incident {incident_id!r}; there are: {known}.")
-    return Incident.from_dict(content)
+    return _with_notes(home, Incident.from_dict(content))
 
 
 def observe_verdict(
@@ -120,7 +125,7 @@ def observe_verdict(
     incident = observe(latest, replace(verdict, instrument=instrument), policy_of(home.settings), now)
     if incident is not None and incident != latest:
         before = latest if latest is not None and latest.id == incident.id else None
-        _tell_progress(ledger, before, incident, verdict)
+        _tell_progress(home, ledger, before, incident, verdict)
         _write(home, incident)
     return incident if verdict.drift else None
 
@@ -133,16 +138,17 @@ def advance_incidents(home: Home, ledger: AlertLedger, *, now: datetime | None =
     moment = now or datetime.now(UTC)
     policy = policy_of(home.settings)
     requests = []
-    for incident in incidents(home):
-        if not incident.is_open:
-            continue
-        current = _with_results(home, incident, policy, moment)
+    known = sorted(_written(home), key=lambda one: (one.opened_at, one.id))
+    for incident in (one for one in known if one.is_open):
+        current = _with_results(home, _with_notes(home, incident), policy, moment)
         history = _history(home)
         while (action := decide(current, policy, history, moment)).kind in MESSAGES:
-            _tell_action(ledger, current, action)
+            _tell_action(home, ledger, current, action)
             current = act(current, action, moment)
         if action.kind in ("diagnose", "retrain"):
             current = act(current, action, moment)
+        if not current.is_open:
+            _tell_end(home, ledger, current)
         if current != incident:
             _write(home, current)
         requests += _open_requests(current, action)
@@ -190,29 +196,90 @@ def record_outcome(
 
 
 def acknowledge_incident(home: Home, incident_id: str, by: str) -> None:
-    """A person has seen an incident; the next look takes it in."""
+    """A person has seen an incident; it closes once the frozen streams are back at their reference."""
+    _note(home, incident_id, "acknowledged", {"by": by})
+
+
+def snooze_incident(home: Home, incident_id: str, by: str, until: datetime) -> Incident:
+    """Nothing is done about an incident before `until`; it goes on watching."""
+    return _note(home, incident_id, "snoozed", {"by": by, "until": until.isoformat()})
+
+
+def resume_incident(home: Home, incident_id: str, by: str) -> Incident:
+    """A person has done what was asked: what is allowed may go on by itself, a snooze ends.
+
+    Raises:
+        InputError: no such incident, or nobody was asked.
+    """
+    known = read_incident(home, incident_id)
+    if known.status != "person_needed" and known.snoozed_until is None:
+        raise InputError(f"Incident {incident_id} waits for nobody: its status is {known.status!r}.")
+    (home.detectors / "snoozed" / f"{incident_id}.json").unlink(missing_ok=True)
+    return _note(home, incident_id, "resumed", {"by": by, "actions": len(known.actions)})
+
+
+def close_incident(home: Home, incident_id: str, by: str, reason: str) -> Incident:
+    """A person ends an incident; the next drift opens a new one.
+
+    Raises:
+        InputError: no such incident, one that is closed, or one whose retraining is under way.
+    """
+    known = read_incident(home, incident_id)
+    if not known.is_open:
+        raise InputError(f"Incident {incident_id} was closed by {known.closed_by}: {known.closing_reason}.")
+    if known.status == "retraining":
+        raise InputError(
+            f"Incident {incident_id} waits for a retraining that is under way: close it afterwards."
+        )
+    return _note(home, incident_id, "closed", {"by": by, "reason": reason})
+
+
+def _note(home: Home, incident_id: str, what: str, content: dict[str, Any]) -> Incident:
+    """Leave what a person says; the incident as it now stands."""
     read_incident(home, incident_id)
-    write_json(home.detectors / "acknowledged" / f"{incident_id}.json", {"by": by})
+    write_json(home.detectors / what / f"{incident_id}.json", content)
+    return read_incident(home, incident_id)
+
+
+def _written(home: Home) -> list[Incident]:
+    """The incidents as the sensor left them."""
+    folder = home.detectors / "incidents"
+    files = sorted(folder.glob("*.json")) if folder.exists() else []
+    return [Incident.from_dict(content) for file in files if (content := read_json(file))]
+
+
+def _with_notes(home: Home, incident: Incident) -> Incident:
+    """The incident after what persons have said of it."""
+    if not incident.is_open:
+        return incident
+
+    def note(what: str) -> dict[str, Any] | None:
+        return read_json(home.detectors / what / f"{incident.id}.json")
+
+    if (said := note("acknowledged")) and incident.acknowledged_by is None:
+        incident = acknowledge(incident, said["by"], policy_of(home.settings))
+    said = note("snoozed")
+    incident = snooze(incident, datetime.fromisoformat(said["until"]) if said else None)
+    if (said := note("resumed")) and said["actions"] == len(incident.actions):
+        incident = resume(incident, said["by"])
+    if (said := note("closed")) and incident.is_open and incident.status != "retraining":
+        incident = close(incident, said["by"], said["reason"])
+    return incident
 
 
 def _history(home: Home) -> list[Retraining]:
     """The retrainings of all incidents; the ended ones with the number of plates judged since."""
-    known = incidents(home)
-    ended = any(one.finished_at is not None for incident in known for one in incident.retrainings)
-    files = (home.detectors / "verdicts").glob("*.json") if ended else ()
-    judged = [
-        (said["instrument"], datetime.fromisoformat(said["at"]))
-        for file in files
-        if (said := read_json(file))
-    ]
+    judged: dict[str, list[datetime]] = {}
 
     def counted(one: Retraining) -> Retraining:
         if (end := one.finished_at) is None:
             return one
-        since = sum(instrument == one.instrument and at > end for instrument, at in judged)
-        return replace(one, plates_since=since)
+        if one.instrument not in judged:
+            times = judging_times(home, one.instrument).values()
+            judged[one.instrument] = [datetime.fromisoformat(at) for at in times]
+        return replace(one, plates_since=sum(at > end for at in judged[one.instrument]))
 
-    return [counted(one) for incident in known for one in incident.retrainings]
+    return [counted(one) for incident in _written(home) for one in incident.retrainings]
 
 
 def _with_results(home: Home, incident: Incident, policy: Policy, now: datetime) -> Incident:
@@ -227,9 +294,6 @@ def _with_results(home: Home, incident: Incident, policy: Policy, now: datetime)
     if outcome and incident.status == "retraining" and outcome["turn"] == len(incident.retrainings):
         version = str(outcome["version"]) if outcome["version"] else None
         incident = retrained(incident, outcome["outcome"], now, version)
-    seen = read_json(home.detectors / "acknowledged" / f"{incident.id}.json")
-    if seen and incident.acknowledged_by is None:
-        incident = acknowledge(incident, seen["by"], policy)
     return incident
 
 
@@ -242,7 +306,7 @@ def _open_requests(incident: Incident, action: Action) -> list[Request]:
 
 
 def _tell_progress(
-    ledger: AlertLedger, before: Incident | None, incident: Incident, verdict: PlateVerdict
+    home: Home, ledger: AlertLedger, before: Incident | None, incident: Incident, verdict: PlateVerdict
 ) -> None:
     """The opening of an incident, its first persistence, its escalation and its end: each told once."""
     wells = ", ".join(well for well in incident.wells if well.startswith(f"{verdict.plate}/"))
@@ -257,23 +321,45 @@ def _tell_progress(
     body = f"{numbers}. First alarms: {wells or 'none'}.{proviso} A diagnosis follows."
     if before is None:
         _alert(
-            ledger, incident, "drift", ("opened",), f"Drift in {streams} of {where}", body, "warning", verdict
+            home,
+            ledger,
+            incident,
+            "drift",
+            ("opened",),
+            f"Drift in {streams} of {where}",
+            body,
+            "warning",
+            verdict,
         )
     elif before.severity != incident.severity:
         _alert(
-            ledger, incident, "drift", ("persists",), f"The drift persists in {where}", body, "error", verdict
+            home,
+            ledger,
+            incident,
+            "drift",
+            ("persists",),
+            f"The drift persists in {where}",
+            body,
+            "error",
+            verdict,
         )
     if incident.escalated and not (before and before.escalated):
         title = f"{len(incident.plates)} plates have drifted on {incident.instrument}"
-        _alert(ledger, incident, "drift", ("escalated",), title, body, "error", verdict)
+        _alert(home, ledger, incident, "drift", ("escalated",), title, body, "error", verdict)
     if incident.status == "closed":
-        title = f"The drift on {incident.instrument} is over"
-        _alert(ledger, incident, "drift", ("closed",), title, str(incident.closing_reason), "info", verdict)
+        _tell_end(home, ledger, incident)
 
 
-def _tell_action(ledger: AlertLedger, incident: Incident, action: Action) -> None:
+def _tell_end(home: Home, ledger: AlertLedger, incident: Incident) -> None:
+    title = f"The drift on {incident.instrument} is over"
+    body = f"Closed by {incident.closed_by}: {incident.closing_reason}."
+    _alert(home, ledger, incident, "drift", ("closed",), title, body, "info", None)
+
+
+def _tell_action(home: Home, ledger: AlertLedger, incident: Incident, action: Action) -> None:
     kind, title = MESSAGES[action.kind]
     _alert(
+        home,
         ledger,
         incident,
         kind,
@@ -286,6 +372,7 @@ def _tell_action(ledger: AlertLedger, incident: Incident, action: Action) -> Non
 
 
 def _alert(
+    home: Home,
     ledger: AlertLedger,
     incident: Incident,
     kind: str,
@@ -296,6 +383,8 @@ def _alert(
     verdict: PlateVerdict | None,
 ) -> None:
     data: dict[str, Any] = {"incident": incident.id, "instrument": incident.instrument}
+    if incident.diagnosis is not None:
+        data["diagnosis"] = incident.diagnosis.sentence
     plate = verdict.plate if verdict else (incident.plates[-1] if incident.plates else None)
     ledger.write(
         Alert(
@@ -306,9 +395,16 @@ def _alert(
             severity=severity,
             plate=plate,
             organelle=incident.most_harmed,
+            link=drift_link(home, str(incident.most_harmed), plate) if plate else None,
             data=data,
         )
     )
+
+
+def drift_link(home: Home, stream: str, plate: str) -> str:
+    """Where a plate's drift is shown: statistic, timeline, diagnosis and map."""
+    base = home.settings.pages_url.rstrip("/")
+    return f"{base}/assets/{stream}/drift?view=partitions&partition={plate}"
 
 
 def _write(home: Home, incident: Incident) -> None:

@@ -13,6 +13,7 @@ from cellabel.errors import InputError
 from cellabel.loop.agreements import Agreements, compare_with_stain, compare_with_truth, field_keys
 from cellabel.loop.embeddings import embedding_columns, field_embedding, number_columns
 from cellabel.loop.reliability import keep_intervals, reliable
+from cellabel.loop.streams import ENCODER, encoder_store, encoder_table
 from cellabel.measurement import measure_field, measure_objects, measure_well
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
@@ -148,27 +149,32 @@ def measure_prediction(
 
 @dataclass(frozen=True)
 class StalePlate:
-    """A plate whose current predictions are not by the champions.
+    """A plate whose current predictions are not by the champions, or that the frozen encoder has not seen.
 
     Attributes:
         plate_id: the plate.
         content: digest of its content.
         organelles: those to predict again.
+        embedded: whether the frozen encoder has seen it, or there is none.
     """
 
     plate_id: str
     content: str
     organelles: tuple[str, ...]
+    embedded: bool = True
 
 
 def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
     """Accepted plates whose current prediction is not by the given versions, in order of their names.
+
+    A plate that came while the frozen encoder was being trained is among them.
 
     Args:
         home: the stores.
         versions: organelle → version of its champion.
     """
     stale = []
+    frozen = encoder_store(home).record(ENCODER) is not None
     for plate_id in home.plates.accepted():
         content = str((home.plates.record(plate_id) or {}).get("content_hash", ""))
         names = [
@@ -177,8 +183,9 @@ def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
             if (home.predictions.record(f"{plate_id}/{organelle}") or {}).get("version")
             != prediction_version(version, content)
         ]
-        if names:
-            stale.append(StalePlate(plate_id, content[:12], tuple(names)))
+        embedded = not frozen or home.tables.has(*encoder_table(plate_id))
+        if names or not embedded:
+            stale.append(StalePlate(plate_id, content[:12], tuple(names), embedded))
     return stale
 
 

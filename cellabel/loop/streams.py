@@ -21,25 +21,47 @@ from cellabel.stores import ArtefactStore, Home, read_json, replace_bytes
 
 __all__ = [
     "ACQUISITION",
+    "ENCODER",
+    "ENCODER_VERSION",
+    "FROZEN",
     "Epoch",
     "FollowedChampion",
+    "encoder_store",
+    "encoder_table",
     "epoch_store",
     "followed_champion",
     "instrument_slug",
+    "judging_times",
     "open_detector",
     "open_epoch",
     "open_harm",
     "save_epoch",
+    "watch_index",
 ]
 
 ACQUISITION = "acquisition"
 """The stream of the images as acquired, before any normalisation: it depends on no model."""
+
+ENCODER = "encoder"
+"""The stream of an encoder that was trained once and never again: it depends on no champion."""
+
+ENCODER_VERSION = 1
+"""There is one encoder: another would be other eyes, with no memory of the reference."""
+
+FROZEN = (ENCODER, ACQUISITION)
+"""The streams that no retraining changes: they run beside the champions' in every epoch."""
 
 
 class EpochStore(ArtefactStore):
     """Epochs: names are `<instrument>/<stream>`."""
 
     what = "drift reference"
+
+
+class EncoderStore(ArtefactStore):
+    """The frozen encoder, under the name of its stream."""
+
+    what = "frozen encoder"
 
 
 @dataclass(frozen=True)
@@ -55,15 +77,15 @@ class Epoch:
     """One epoch of a stream.
 
     Attributes:
-        stream: organelle, or `acquisition`.
+        stream: organelle, `encoder` or `acquisition`.
         epoch: its id.
         detector: calibrated on the reference; None where it could not be.
         reason: why it could not be calibrated, or "".
         provisional: whether there are too few reference plates to cover what differs between plates.
-        model_version: of the champion; 0 for the acquisition.
+        model_version: of the champion; 1 for the encoder, 0 for the acquisition.
         plates: those of the reference; they never tick.
         centre, spread: (d,) of the reference, by which rows are standardised.
-        harm: distance → expected loss; None for the acquisition, or where it could not be calibrated.
+        harm: distance → expected loss; None for a frozen stream, or where it could not be calibrated.
         margin: factor on the thresholds for the differences between few plates.
     """
 
@@ -105,10 +127,30 @@ def epoch_store(home: Home) -> EpochStore:
     return EpochStore(str(home.detectors / "streams"))
 
 
+def encoder_store(home: Home) -> EncoderStore:
+    """Where the frozen encoder lies."""
+    return EncoderStore(str(home.detectors / "encoders"))
+
+
+def encoder_table(plate: str) -> tuple[str, ...]:
+    """Where a plate's rows by the frozen encoder lie among the tables."""
+    return ("embeddings", ENCODER, f"v{ENCODER_VERSION}", plate)
+
+
 def followed_champion(home: Home, organelle: str) -> FollowedChampion:
     """Which champion the organelle's drift streams follow."""
     content = read_json(home.detectors / "followed" / f"{organelle}.json") or {}
     return FollowedChampion(int(content.get("version", 0)), int(content.get("turn", 0)))
+
+
+def watch_index(home: Home, slug: str) -> UPath:
+    """What is known of an instrument's watch without opening it: epochs, plates, times of judgement."""
+    return home.detectors / "watch" / f"{slug}.json"
+
+
+def judging_times(home: Home, slug: str) -> dict[str, str]:
+    """Plate → when it was first judged, of an instrument."""
+    return dict((read_json(watch_index(home, slug)) or {}).get("judged", {}))
 
 
 def save_epoch(home: Home, slug: str, epoch: Epoch) -> None:

@@ -28,6 +28,7 @@ from cellabel.loop.streams import (
     open_detector,
     open_epoch,
     open_harm,
+    watch_index,
 )
 from cellabel.stores import Home, read_json, replace_bytes, write_json
 
@@ -72,7 +73,7 @@ def tick_drift(home: Home, ledger: AlertLedger, *, now: datetime | None = None) 
         reference = {plate for epoch in epochs.values() for plate in epoch.plates}
         candidates = [one for one in waiting.get(slug, ()) if one.plate not in reference]
         ready = _ready(home, candidates, epochs, moment)
-        known = read_json(_index(home, slug)) or {}
+        known = read_json(watch_index(home, slug)) or {}
         present = {stream: epoch.epoch for stream, epoch in epochs.items()}
         ready += _completed(home, known, epochs)
         if ready or known.get("epochs") != present:
@@ -127,7 +128,7 @@ def _tick_instrument(
                 margin=epoch.margin,
             )
     verdicts: list[PlateVerdict] = []
-    known = read_json(_index(home, slug)) or {}
+    known = read_json(watch_index(home, slug)) or {}
     ticked = set(watch.plates) - set(known.get("lacking", ()))
     for candidate in ready:
         if candidate.plate in ticked:  # the index lags behind where a tick was killed between the two
@@ -153,10 +154,17 @@ def _tick_instrument(
     index = {
         "epochs": {stream: epoch.epoch for stream, epoch in epochs.items()},
         "plates": watch.plates,
+        "judged": {**_judged(home, ready), **known.get("judged", {})},
         "lacking": lacking,
     }
-    write_json(_index(home, slug), index)
+    write_json(watch_index(home, slug), index)
     return verdicts
+
+
+def _judged(home: Home, plates: list[_Candidate]) -> dict[str, str]:
+    """When plates were judged, by what was written of them: a killed tick may have done so."""
+    said = {one.plate: stored_verdict(home, one.plate) for one in plates}
+    return {plate: verdict["at"] for plate, verdict in said.items() if verdict}
 
 
 def _lacking(home: Home, plate: str, epochs: Mapping[str, Epoch], watch: InstrumentWatch) -> list[str]:
@@ -234,7 +242,7 @@ def _unseen(home: Home) -> dict[str, list[_Candidate]]:
     """Accepted plates that no stream has seen, by instrument, in the order of acquisition."""
     seen: set[str] = set()
     for slug in _instruments(home):
-        seen.update((read_json(_index(home, slug)) or {}).get("plates", ()))
+        seen.update((read_json(watch_index(home, slug)) or {}).get("plates", ()))
         for stream in _streams(home, slug):
             seen.update((epoch_store(home).record(f"{slug}/{stream}") or {}).get("plates", ()))
     found: dict[str, list[_Candidate]] = {}
@@ -309,7 +317,3 @@ def _streams(home: Home, slug: str) -> list[str]:
 def _epochs(home: Home, slug: str) -> dict[str, Epoch]:
     found = {stream: open_epoch(home, slug, stream) for stream in _streams(home, slug)}
     return {stream: epoch for stream, epoch in found.items() if epoch is not None}
-
-
-def _index(home: Home, slug: str) -> Any:
-    return home.detectors / "watch" / f"{slug}.json"

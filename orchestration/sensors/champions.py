@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cellabel.organelles import Organelle
-from orchestration.jobs import AssetJob
+from orchestration.jobs import EMBEDDED, AssetJob
 from orchestration.partitions import plates
 from orchestration.resources import Models, Stores
 
@@ -45,6 +45,7 @@ def champion_changed(
         context: dg.SensorEvaluationContext, stores: Stores, models: Models
     ) -> dg.SensorResult | dg.SkipReason:
         from cellabel.loop import followed_champion, stale_predictions
+        from cellabel.loop.streams import ENCODER, encoder_store
 
         if _in_flight(context, train.name):
             return dg.SkipReason("a training run is under way")
@@ -62,6 +63,8 @@ def champion_changed(
         position = " ".join(
             f"{name}={followed[name].version}/{followed[name].turn}" for name in sorted(followed)
         )
+        frozen = encoder_store(home).record(ENCODER)
+        position += f" encoder={frozen['version']}" if frozen else ""
         if position == context.cursor:
             return dg.SkipReason("no champion has changed")
         busy = {run.tags.get("dagster/partition", "") for run in _in_flight(context, "ingest", predict.name)}
@@ -109,17 +112,18 @@ def _predict_again(
     job: str, plate: str, content: str, champions: dict[str, "FollowedChampion"]
 ) -> dg.RunRequest:
     names = [f"{name}={champion.version}/{champion.turn}" for name, champion in sorted(champions.items())]
+    over_all = [dg.AssetKey("cell_table"), dg.AssetKey("clone_ranking")] if champions else []
     keys = [
         dg.AssetKey([name, asset]) for name in champions for asset in ("predicted_plate", "prediction_table")
     ]
     return dg.RunRequest(
         job_name=job,
-        run_key=f"predict:{plate}:{content}:{' '.join(names)}",
+        run_key=f"predict:{plate}:{content}:{' '.join(names) or 'encoder'}",
         partition_key=plate,
-        asset_selection=[*keys, dg.AssetKey("cell_table"), dg.AssetKey("clone_ranking")],
+        asset_selection=[*keys, EMBEDDED, *over_all],
         tags={
             "cellabel/plate": plate,
-            "cellabel/why": "new champion",
-            "cellabel/organelle": ",".join(sorted(champions)),
+            "cellabel/why": "new champion" if champions else "not seen by the frozen encoder",
+            "cellabel/organelle": ",".join(sorted(champions)) or "encoder",
         },
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from cellabel.organelles import Organelle
-from orchestration.jobs import AssetJob
+from orchestration.jobs import FROZEN_ENCODER, AssetJob
 from orchestration.partitions import plates
 from orchestration.resources import Alerts, Stores
 
@@ -80,29 +80,40 @@ def first_models(job: AssetJob, organelles: Sequence[Organelle], seconds: int) -
         job=job,
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Once enough stained plates are in, the first model of an organelle is trained.",
+        description="Once enough stained plates are in, the first model of an organelle is trained, and the "
+        "frozen encoder of the drift streams.",
     )
     def sensor(context: dg.SensorEvaluationContext, stores: Stores) -> dg.SensorResult | dg.SkipReason:
         from cellabel.loop import plates_for_training
+        from cellabel.loop.streams import ENCODER, encoder_store
 
         home = stores.open()
-        trained = set((context.cursor or "").split(","))
-        ready = [
-            organelle
-            for organelle in organelles
-            if organelle.name not in trained
-            and home.datasets.record(organelle.name) is None
-            and len(plates_for_training(home, organelle)) >= home.settings.models.min_labelled_plates
+        asked = set((context.cursor or "").split(","))
+        least = home.settings.models.min_labelled_plates
+        untrained = [
+            one for one in organelles if one.name not in asked and home.datasets.record(one.name) is None
         ]
-        if not ready:
+        blind = ENCODER not in asked and encoder_store(home).record(ENCODER) is None
+        looked_at = organelles if blind else untrained
+        labelled = {one.name for one in looked_at if len(plates_for_training(home, one)) >= least}
+        new = [one.name for one in untrained if one.name in labelled]
+        requests = [_first_training(name) for name in new]
+        if blind and labelled:
+            requests.insert(0, _first_encoder())
+            new.append(ENCODER)
+        if not requests:
             return dg.SkipReason("every organelle has been trained, or waits for stained plates")
-        names = [organelle.name for organelle in ready]
-        return dg.SensorResult(
-            run_requests=[_first_training(name) for name in names],
-            cursor=",".join(sorted((trained | set(names)) - {""})),
-        )
+        return dg.SensorResult(run_requests=requests, cursor=",".join(sorted((asked | set(new)) - {""})))
 
     return sensor
+
+
+def _first_encoder() -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key="first:encoder",
+        asset_selection=[FROZEN_ENCODER],
+        tags={"cellabel/why": "frozen encoder"},
+    )
 
 
 def _first_training(organelle: str) -> dg.RunRequest:

@@ -116,7 +116,7 @@ def test_the_command_line_loads_nothing_heavy():
     [
         *(["simulate"], ["import"], ["train"], ["evaluate"], ["predict"], ["measure"], ["corrupt"], ["demo"]),
         *(["up"], ["drift"], ["models"], ["plates"], ["alerts"]),
-        *(["drift", name] for name in ("status", "incidents", "ack", "close")),
+        *(["drift", name] for name in ("status", "incidents", "ack", "close", "snooze", "resume")),
         *(["models", name] for name in ("list", "compare", "promote", "rollback")),
         *(["plates", name] for name in ("list", "show", "release", "retire")),
         *(["alerts", name] for name in ("list", "ack")),
@@ -186,6 +186,8 @@ BAD = {
     "severities without kind": (["train", "nuclei", "--severity", "2"], "--severity together"),
     "an incident": (["drift", "ack", "I7", "--by", "Ada"], "There is no drift incident 'I7'"),
     "an incident to close": (["drift", "close", "I7", "--by", "Ada", "--reason", "r"], "no drift incident"),
+    "an incident to snooze": (["drift", "snooze", "I7", "--by", "Ada"], "no drift incident"),
+    "an incident to resume": (["drift", "resume", "I7", "--by", "Ada"], "no drift incident"),
     "nobody": (["drift", "ack", "I7", "--by", " "], "Nobody is named"),
     "an alert": (["alerts", "ack", "A7", "--by", "Ada"], "There is no alert 'A7'"),
     "a kind of alert": (["alerts", "list", "--kind", "fire"], "No alert is of the kind 'fire'"),

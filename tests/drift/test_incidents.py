@@ -230,6 +230,11 @@ def test_an_incident_is_latched_until_acknowledged_and_closed_by_the_frozen_stre
     assert incident.is_open and incident.quiet == 1
     assert observe(incident, verdict("P5", **calm), AT_ONCE, NOW).status == "closed"
 
+    half = {"er": stream("no"), "encoder": stream("not_calibrated"), "acquisition": stream("no")}
+    unseen = observe(incident, verdict("P5", **half), AT_ONCE, NOW)
+    assert unseen.is_open and unseen.quiet == 1, "a plate that the encoder has not seen says nothing"
+    assert observe(unseen, verdict("P6", **calm), AT_ONCE, NOW).status == "closed"
+
     latched = opened()
     for plate in ("P2", "P3", "P4"):
         latched = observe(latched, verdict(plate, **calm), AT_ONCE, NOW)

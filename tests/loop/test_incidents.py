@@ -13,6 +13,7 @@ from cellabel.loop.incidents import (
     acknowledge_incident,
     advance_incidents,
     augmentation_of,
+    close_incident,
     incidents,
     observe_verdict,
     policy_of,
@@ -20,7 +21,10 @@ from cellabel.loop.incidents import (
     record_diagnosis,
     record_failed_diagnosis,
     record_outcome,
+    resume_incident,
+    snooze_incident,
 )
+from cellabel.loop.streams import judging_times, watch_index
 from cellabel.stores import write_json
 
 NOW = datetime(2025, 3, 3, 8, tzinfo=UTC)
@@ -63,6 +67,8 @@ def floor(make_lab):
             found = observe_verdict(self.home, self.ledger, one.instrument, one, at)
             content = {"instrument": one.instrument, "at": at.isoformat(), "event_id": one.event_id}
             write_json(self.home.detectors / "verdicts" / f"{one.plate}.json", content)
+            judged = {one.plate: at.isoformat(), **judging_times(self.home, one.instrument)}
+            write_json(watch_index(self.home, one.instrument), {"judged": judged})
             return found
 
         def advance(self, hour=0.0):
@@ -312,6 +318,54 @@ def test_a_verdict_that_an_earlier_incident_has_taken_in_goes_into_no_other(floo
     for name, drift in (("Q1", False), ("Q2", False), ("P2", True)):  # a tick that was killed, run again
         here.see(name, drift=drift, hour=1)
     assert [one.to_dict() for one in incidents(here.home)] == before
+
+
+def test_a_snoozed_incident_asks_for_nothing_until_its_time_or_until_a_person_resumes_it(floor):
+    here = floor()
+    opened = here.see()
+    assert snooze_incident(here.home, opened.id, "ada", NOW + timedelta(hours=5)).snoozed_until
+    assert here.advance(1) == [] and here.advance(4.9) == []
+    assert [request.kind for request in here.advance(5.1)] == ["diagnose"]
+    record_diagnosis(here.home, here.incident, DEFOCUS)
+    snooze_incident(here.home, opened.id, "ada", NOW + timedelta(hours=99))
+    assert here.advance(6) == [] and here.alerts("person_needed") == []
+    assert resume_incident(here.home, opened.id, "ada").snoozed_until is None
+    here.advance(7)
+    assert len(here.alerts("person_needed")) == 1
+
+
+def test_a_person_who_has_done_what_was_asked_is_asked_again_only_if_it_did_not_help(floor):
+    here = floor()
+    opened = here.see()
+    here.diagnose(Diagnosis(None, None, 0.9, "looks like none of the known causes"))
+    assert here.incident.status == "person_needed" and len(here.alerts("labels_needed")) == 1
+    assert resume_incident(here.home, opened.id, "ada").status == "told"
+    here.advance(2)
+    assert here.incident.status == "person_needed" and len(here.alerts("labels_needed")) == 2
+    other = here.see("P2", instrument="other")
+    with pytest.raises(InputError, match="waits for nobody"):
+        resume_incident(here.home, other.id, "ada")
+
+
+def test_what_a_person_closes_is_closed_at_once_and_told_once(floor):
+    here = floor()
+    opened = here.see()
+    assert close_incident(here.home, opened.id, "ada", "the stage was bumped").closed_by == "ada"
+    assert not here.incident.is_open
+    assert here.see("P2", hour=1).id != opened.id, "the next drift opens another before the next look"
+    for hour in (2, 3):
+        here.advance(hour)
+    over = [alert for alert in here.alerts("drift") if alert.severity == "info"]
+    assert [alert.body for alert in over] == ["Closed by ada: the stage was bumped."]
+    with pytest.raises(InputError, match="was closed by ada"):
+        close_incident(here.home, opened.id, "bo", "again")
+
+
+def test_alerts_link_to_the_plate_in_dagster(floor):
+    here = floor()
+    here.see()
+    (alert,) = here.alerts()
+    assert alert.link == "http://127.0.0.1:3000/assets/nuclei/drift?view=partitions&partition=P1"
 
 
 def test_a_stranger_is_refused_by_name(floor):

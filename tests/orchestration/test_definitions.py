@@ -31,7 +31,8 @@ CHECKS_BY_ORGANELLE = (
     "prediction_table:plausible_ranges",
     "preprocessed_dataset:no_leakage",
 )
-UNPARTITIONED = ("champion", "organelle_model", "preprocessed_dataset")
+ENCODER = ("encoder/drift", "encoder/embedded_plate", "encoder/frozen_encoder")
+UNPARTITIONED = ("champion", "organelle_model", "preprocessed_dataset", "frozen_encoder")
 HEAVY = ("torch", "mlflow", "skimage", "evidently", "sklearn", "matplotlib", "lightning", "cv2")
 
 
@@ -46,7 +47,7 @@ def nodes(repository):
 
 
 def test_the_assets_are_these(nodes):
-    expected = {"raw_plate", "cell_table", "clone_ranking", "acquisition/drift"}
+    expected = {"raw_plate", "cell_table", "clone_ranking", "acquisition/drift", *ENCODER}
     expected |= {f"{organelle}/{name}" for organelle in ORGANELLES for name in BY_ORGANELLE}
     assert set(nodes) == expected
 
@@ -55,7 +56,7 @@ def test_the_checks_are_these(repository):
     found = {
         f"{key.asset_key.to_user_string()}:{key.name}" for key in repository.asset_graph.asset_check_keys
     }
-    expected = {"raw_plate:complete", "raw_plate:quality"}
+    expected = {"raw_plate:complete", "raw_plate:quality", "encoder/frozen_encoder:sees_defocus"}
     expected |= {f"{organelle}/{name}" for organelle in ORGANELLES for name in CHECKS_BY_ORGANELLE}
     assert found == expected
 
@@ -89,7 +90,7 @@ def test_the_jobs_are_these_and_each_says_what_it_does(repository):
 
 def test_a_plate_goes_through_all_organelles_in_one_run(repository):
     steps = {key.to_user_string() for key in repository.get_job("ingest").asset_layer.selected_asset_keys}
-    assert steps == {"raw_plate", "cell_table", "clone_ranking"} | {
+    assert steps == {"raw_plate", "cell_table", "clone_ranking", "encoder/embedded_plate"} | {
         f"{organelle}/{name}" for organelle in ORGANELLES for name in ("predicted_plate", "prediction_table")
     }
 
@@ -113,7 +114,7 @@ def test_the_plate_is_the_only_partition(nodes):
 
 def test_drift_is_reported_and_not_computed(nodes):
     drift = {name: node for name, node in nodes.items() if name.endswith("/drift")}
-    assert len(drift) == len(ORGANELLES) + 1
+    assert len(drift) == len(ORGANELLES) + 2
     assert all(not node.is_materializable for node in drift.values())
 
 

@@ -19,7 +19,14 @@ from cellabel.drift.harm import HarmModel
 from cellabel.errors import InputError
 from cellabel.loop import incidents, plate_status, record_diagnosis, record_outcome
 from cellabel.loop.predictions import prediction_version
-from cellabel.loop.streams import Epoch, followed_champion, save_epoch
+from cellabel.loop.streams import (
+    ENCODER,
+    Epoch,
+    encoder_store,
+    encoder_table,
+    followed_champion,
+    save_epoch,
+)
 from cellabel.stores import write_json
 from orchestration.definitions import defs
 from orchestration.resources import Alerts
@@ -45,6 +52,11 @@ def export(folder, plate="P1", seed=0):
     }
     (folder / "acquisition.json").write_text(json.dumps(record))
     return folder
+
+
+def freeze(home):
+    """As if the frozen encoder had been trained."""
+    encoder_store(home).update_record(ENCODER, version="v1-e", plates=[])
 
 
 def keys(requests):
@@ -132,7 +144,9 @@ def test_the_first_model_is_trained_once_there_are_enough_stained_plates(home, l
     home.plates.update_record("P3", **stained | {"status": "quarantined"})
     assert look("first_models")[1] == []
     home.plates.update_record("P4", **stained)
-    _, (request,) = look("first_models")
+    _, (encoder, request) = look("first_models")
+    assert encoder.run_key == "first:encoder" and encoder.job_name == request.job_name
+    assert [key.to_user_string() for key in encoder.asset_selection] == ["encoder/frozen_encoder"]
     assert request.run_key == "first:nuclei"
     assert [key.to_user_string() for key in request.asset_selection] == [
         "nuclei/preprocessed_dataset",
@@ -146,6 +160,15 @@ def test_the_first_model_is_trained_once_there_are_enough_stained_plates(home, l
 
 
 def test_an_organelle_with_a_dataset_has_been_trained(home, look):
+    write_json(home.datasets.root / "nuclei" / "record.json", {"version": "d", "plates": []})
+    for plate in ("P1", "P2"):
+        home.plates.update_record(plate, status="accepted", channels=["transmitted", "nuclei"])
+    assert keys(look("first_models")[1]) == ["first:encoder"], "it came without a frozen encoder"
+    assert look("first_models", start=False)[1] == []
+
+
+def test_an_encoder_that_is_frozen_is_never_asked_for_again(home, look):
+    freeze(home)
     write_json(home.datasets.root / "nuclei" / "record.json", {"version": "d", "plates": []})
     for plate in ("P1", "P2"):
         home.plates.update_record(plate, status="accepted", channels=["transmitted", "nuclei"])
@@ -381,6 +404,7 @@ def test_only_stale_plates_are_predicted_again(home, look, champions, accepted, 
     assert [key.to_user_string() for key in request.asset_selection] == [
         "nuclei/predicted_plate",
         "nuclei/prediction_table",
+        "encoder/embedded_plate",
         "cell_table",
         "clone_ranking",
     ]
@@ -402,9 +426,29 @@ def test_a_plate_that_waits_for_two_organelles_is_predicted_in_one_run(home, loo
         "nuclei/prediction_table",
         "er/predicted_plate",
         "er/prediction_table",
+        "encoder/embedded_plate",
         "cell_table",
         "clone_ranking",
     }
+
+
+def test_a_plate_that_the_frozen_encoder_has_missed_is_shown_to_it(home, look, champions, accepted, end):
+    champions["nuclei"] = 2
+    follow(home, "nuclei", 2)
+    for plate in ("P1", "P2"):
+        predicted(home, plate, "nuclei", 2)
+    look("champion_changed")
+    assert look("champion_changed")[0].skip_message == "no champion has changed"
+    freeze(home)
+    home.tables.write(pd.DataFrame({"e000": [1.0]}), *encoder_table("P1"))
+    _, (request,) = look("champion_changed")
+    assert request.partition_key == "P2" and request.run_key == "predict:P2:cccccccccccc:encoder"
+    assert [key.to_user_string() for key in request.asset_selection] == ["encoder/embedded_plate"]
+    assert look("champion_changed")[1] == []
+    home.tables.write(pd.DataFrame({"e000": [1.0]}), *encoder_table("P2"))
+    end(request.run_key, dg.DagsterRunStatus.SUCCESS)
+    look("champion_changed")
+    assert look("champion_changed")[0].skip_message == "no champion has changed"
 
 
 def test_a_plate_in_flight_is_left_to_its_run(home, look, champions, accepted, instance):
