@@ -95,7 +95,7 @@ def _predict_plate(
         number = registry.version(recipe.name, version).version
         record = store_prediction(home, plate, registry.load(recipe.name, number), number)
         tell(f"{record['n_fields']} fields predicted, measuring them")
-        measured = measure_prediction(home, plate_id, recipe)
+        measured = measure_prediction(home, plate_id, recipe, registry)
     if out is not None:
         write_table(out, measured.wells)
     place = home.predictions.path(f"{plate_id}/{recipe.name}")

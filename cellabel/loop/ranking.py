@@ -173,4 +173,7 @@ def report_prediction(home: Home, plate_id: str, organelle: Organelle) -> tuple[
         html = Path(scratch) / "report.html"
         numbers = evidently_report(current[features], reference[features], html)
         replace_bytes(path, html.read_bytes())
-    return path, {name: numbers[name] for name in ("drifted", "share")}
+    told = {name: numbers[name] for name in ("drifted", "share")}
+    scores = {f"score_{name}": found["score"] for name, found in numbers["columns"].items()}
+    unlike = ", ".join(name for name, found in numbers["columns"].items() if found["drifted"])
+    return path, {**told, "unlike_training": unlike or "none", "training_plates": ", ".join(known), **scores}

@@ -41,9 +41,11 @@ def write_intervals(folder: Path, held_out: HeldOut, cross_validated: HeldOut | 
 
 def keep_intervals(home: Home, registry: ModelRegistry, organelle: str, version: int) -> None:
     """Copy a version's intervals beside the tables, where they can be read without the registry."""
+    kept = _kept(home, organelle, version)
+    if kept.exists():  # a version never changes
+        return
     path = registry.folder(organelle, version) / INTERVALS
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_json(_kept(home, organelle, version), content)
+    write_json(kept, json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
 
 
 def reliable(home: Home, wells: pd.DataFrame, organelle: str, version: int) -> pd.DataFrame:

@@ -119,8 +119,8 @@ def join_cells(layers: Mapping[str, Layer], *, pixel_size_um: float | None = Non
     cells, covered = _cells_of(layers, outline, marks, size)
     table = measure_objects(marks, nuclei.image, organelle="nuclei", pixel_size_um=size)
     table.insert(1, "Metadata_CellOutline", outline)
-    table = pd.concat([table, _cell_columns(table, cells, layers, size)], axis=1)
     whole = measure_objects(cells, nuclei.image, organelle="nuclei", pixel_size_um=size)
+    table = pd.concat([table, _cell_columns(table, whole, cells, layers, size)], axis=1)
     table["Metadata_TouchesBorder"] = whole["Metadata_TouchesBorder"].to_numpy()
     claimed = int((cells > 0).sum())
     orphan = 1 - claimed / covered if covered else 0.0
@@ -142,9 +142,13 @@ def _cells_of(
 
 
 def _cell_columns(
-    nuclei: pd.DataFrame, cells: NDArray[np.int32], layers: Mapping[str, Layer], size: float
+    nuclei: pd.DataFrame,
+    whole: pd.DataFrame,
+    cells: NDArray[np.int32],
+    layers: Mapping[str, Layer],
+    size: float,
 ) -> pd.DataFrame:
-    whole = measure_objects(cells, layers["nuclei"].image, organelle="nuclei", pixel_size_um=size)
+    """What is added to the nuclei's rows; `whole` are the cells, measured as objects."""
     area = whole["Nuclei_AreaShape_AreaUm2"].to_numpy()
     cytoplasm = area - nuclei["Nuclei_AreaShape_AreaUm2"].to_numpy()
     diameter = np.sqrt(4 * area / np.pi)

@@ -11,11 +11,12 @@ from cellabel.reports._evidently import evidently_report
 from cellabel.reports._images import example_figure
 from cellabel.reports._monitoring import drift_timeline_figure, embedding_map_figure, learning_curve_figure
 from cellabel.reports._overlays import overlay, overlay_figure
-from cellabel.reports._ranking import ranking_figure
+from cellabel.reports._ranking import control_chart_figure, ranking_figure
 
 __all__ = [
     "agreement_figure",
     "bland_altman_figure",
+    "control_chart_figure",
     "drift_timeline_figure",
     "embedding_map_figure",
     "evidently_report",

@@ -78,6 +78,8 @@ def agreement_figure(
     Returns:
         PNG.
     """
+    from matplotlib.ticker import MaxNLocator
+
     shown = [name for name in features if name in true and name in predicted]
     figure, rows = grid(3.9, 3.5, 2, max(len(shown), 1))
     if not shown:
@@ -90,6 +92,8 @@ def agreement_figure(
         above, below = rows[0][column], rows[1][column]
         _draw_scatter(above, x, y, names, name)
         _draw_bland_altman(below, x, y, names, name)
+        for ax in (above, below):
+            ax.xaxis.set_major_locator(MaxNLocator(4))
         if len(x):  # a panel is too narrow for the feature's name on its axes
             above.set_title(f"{name}\n{above.get_title()}", fontsize=8, color=INK)
             above.set_xlabel("stained", color=INK, fontsize=8)

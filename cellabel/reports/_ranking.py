@@ -7,7 +7,7 @@ import pandas as pd
 
 from cellabel.reports._canvas import COLOURS, INK, figure_png, no_data, sheet
 
-__all__ = ["ranking_figure"]
+__all__ = ["control_chart_figure", "ranking_figure"]
 
 MOST = 40
 """Clones that are shown, the best ones."""
@@ -45,5 +45,35 @@ def ranking_figure(ranking: pd.DataFrame, *, title: str = "") -> bytes:
     right.set_ylim(len(shown) - 0.5, -0.5)
     right.set_xlim(0, 1)
     right.set_xlabel(f"chance to be among the best {int(shown['top'].iloc[0])}", color=INK, fontsize=8)
+    figure.suptitle(title, fontsize=10, color=INK)
+    return figure_png(figure)
+
+
+def control_chart_figure(chart: pd.DataFrame, *, title: str = "") -> bytes:
+    """The reference clone on every plate, between its control limits; plates outside are marked.
+
+    Args:
+        chart: rows of `cellabel.measurement.reference_chart`.
+        title: one line.
+
+    Returns:
+        PNG.
+    """
+    figure, (ax,) = sheet(max(4.0, 1.6 + 0.35 * len(chart)), 3.0)
+    if chart.empty:
+        no_data(ax, "no plate has a reference well")
+        return figure_png(figure)
+    place = np.arange(len(chart))
+    ax.plot(place, chart["mean"], color=COLOURS[0], marker="o", linewidth=1, markersize=4)
+    outside = chart["outside"].to_numpy(bool)
+    ax.scatter(place[outside], chart["mean"][outside], color=COLOURS[1], s=60, zorder=3, label="outside")
+    for name, style in (("centre", "-"), ("lower", "--"), ("upper", "--")):
+        level = float(chart[name].iloc[0])
+        if np.isfinite(level):
+            ax.axhline(level, color=INK, linewidth=0.8, linestyle=style)
+    ax.set_xticks(place, [str(one) for one in chart["Metadata_Plate"]], rotation=60, ha="right", fontsize=7)
+    ax.set_ylabel("log score of the reference clone", color=INK, fontsize=8)
+    if outside.any():
+        ax.legend(fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=10, color=INK)
     return figure_png(figure)

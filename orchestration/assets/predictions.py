@@ -167,6 +167,7 @@ def clone_ranking(organelles: Sequence[Organelle]) -> dg.AssetsDefinition:
     )
     def asset(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:
         from cellabel.loop import rank_plate
+        from cellabel.reports import control_chart_figure
 
         ranked = rank_plate(stores.open(), context.partition_key)
         metadata: dict[str, Any] = {
@@ -180,6 +181,9 @@ def clone_ranking(organelles: Sequence[Organelle]) -> dg.AssetsDefinition:
             metadata["stability"] = table_preview(ranked.stability)
         if ranked.chart is not None:
             metadata["reference_clone"] = table_preview(ranked.chart)
+            metadata["reference_chart"] = figure(
+                control_chart_figure(ranked.chart), "reference clone by plate"
+            )
         return dg.MaterializeResult(metadata=metadata)
 
     return asset

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 
 from cellabel import InputError
 from cellabel.reports import (
+    agreement_figure,
     bland_altman_figure,
+    control_chart_figure,
     drift_timeline_figure,
     embedding_map_figure,
     evidently_report,
@@ -24,6 +26,9 @@ from cellabel.reports import (
     figure_png,
     learning_curve_figure,
     model_card,
+    overlay,
+    overlay_figure,
+    ranking_figure,
     scatter_figure,
 )
 
@@ -155,3 +160,51 @@ def test_evidently_names_the_column_that_moved_and_skips_what_cannot_be_compared
 def test_tables_without_a_common_feature_are_refused():
     with pytest.raises(InputError, match="share no numeric feature"):
         evidently_report(pd.DataFrame({"a": [1.0]}), pd.DataFrame({"b": [1.0], "a": [np.nan]}))
+
+
+def test_stains_add_up_in_their_colours_and_cells_are_outlined():
+    nuclei, er = np.zeros((40, 40)), np.zeros((40, 40))
+    nuclei[5:15, 5:15], er[5:30, 5:30] = 100.0, 50.0
+    picture = overlay({"nuclei": nuclei, "er": er})
+    assert picture.shape == (40, 40, 3) and picture.min() == 0 and picture.max() <= 1
+    assert picture[35, 35].sum() == 0 and picture[25, 25].argmax() == 0, "er is magenta"
+    assert (picture[10, 10] >= picture[25, 25]).all(), "both lie in the nucleus"
+    outlined = overlay({"er": er}, (er > 0).astype(int))
+    assert (outlined[5, 5:30] > overlay({"er": er})[5, 5:30]).any() and (outlined[35, 35] == 0).all()
+    with pytest.raises(InputError, match="one field"):
+        overlay({"nuclei": nuclei, "er": er[:5]})
+
+
+def test_combinations_of_stains_become_panels_and_none_is_said():
+    stains = {name: RNG.random((30, 30)) for name in ("nuclei", "er", "gfp")}
+    cells = np.zeros((30, 30), int)
+    three = matplotlib.image.imread(io.BytesIO(overlay_figure(stains, cells=cells, pixel_size_um=0.65)))
+    one = matplotlib.image.imread(io.BytesIO(overlay_figure({"nuclei": stains["nuclei"]})))
+    assert three.shape[1] == pytest.approx(3 * one.shape[1], abs=4) and three.std() > 0
+
+
+def test_agreements_and_rankings_are_drawn_also_of_nothing():
+    true = pd.DataFrame({"Metadata_Plate": "P1", "A": TRUE, "B": 1.0})
+    predicted = true.assign(A=PREDICTED)
+    assert agreement_figure(true, predicted, ["A", "B", "C"]).startswith(b"\x89PNG")
+    assert agreement_figure(true.iloc[:0], predicted.iloc[:0], ["A"]).startswith(b"\x89PNG")
+    assert agreement_figure(true, predicted, ["C"]).startswith(b"\x89PNG")
+    ranking = pd.DataFrame(
+        {
+            "Metadata_Clone": ["c1", "c2"], "effect": [1.0, -1.0], "effect_lower": [0.5, np.nan],
+            "effect_upper": [1.5, np.nan], "raw_effect": [1.2, -1.2], "p_top": [0.9, np.nan], "top": 1,
+        }
+    )  # fmt: skip
+    assert ranking_figure(ranking).startswith(b"\x89PNG")
+    assert ranking_figure(ranking.iloc[:0]).startswith(b"\x89PNG")
+    levels = {
+        "mean": [3.0, 3.1, 5.0],
+        "centre": 3.1,
+        "lower": 2.8,
+        "upper": 3.4,
+        "outside": [False, False, True],
+    }
+    chart = pd.DataFrame({"Metadata_Plate": ["P1", "P2", "P3"], **levels})
+    assert control_chart_figure(chart).startswith(b"\x89PNG")
+    assert control_chart_figure(chart.assign(lower=np.nan, upper=np.nan)).startswith(b"\x89PNG")
+    assert control_chart_figure(chart.iloc[:0]).startswith(b"\x89PNG")
