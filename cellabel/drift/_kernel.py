@@ -14,6 +14,7 @@ from cellabel.errors import InputError
 __all__ = ["Bandwidth", "Floats", "GaussianKernel", "as_rows", "choose_bandwidths", "row_blocks"]
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Bandwidth = str | float | ArrayLike
 
 LARGEST = 1e100
@@ -87,6 +88,19 @@ class GaussianKernel:
             total += np.exp(negative_half * bandwidth**-2.0)
         total /= len(self.bandwidths)
         return total
+
+    def in_single(self, negative_half: Floats, out: Singles) -> Singles:
+        """As `of_half_distances`, in single precision, written to `out`: off by 1e-7 at most."""
+        for place, bandwidth in enumerate(self.bandwidths):
+            scaled = out if place == 0 else np.empty_like(out)
+            with np.errstate(over="ignore"):  # farther than single precision reaches: similarity 0
+                np.multiply(negative_half, bandwidth**-2.0, out=scaled, casting="same_kind")
+            np.exp(scaled, out=scaled)
+            if place:
+                out += scaled
+        if len(self.bandwidths) > 1:
+            out /= len(self.bandwidths)
+        return out
 
 
 def half_squared_distances(a: Floats, b: Floats) -> Floats:

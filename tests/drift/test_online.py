@@ -344,6 +344,19 @@ def test_any_cutting_into_blocks_and_states_between_them_equals_single_updates(s
     np.testing.assert_allclose([s.statistic for s in found], [s.statistic for s in expected], atol=1e-9)
 
 
+@pytest.mark.parametrize("bandwidth", ["median", [0.5, 3.0]])
+def test_blocks_against_a_large_reference_agree_to_a_ten_millionth(bandwidth):
+    rng = np.random.default_rng(5)
+    detector = OnlineMMD(50, 3, bandwidth)
+    detector.fit(rng.normal(size=(600, 3)))
+    rows = np.concatenate([rng.normal(size=(40, 3)), np.full((1, 3), 1e60), rng.normal(size=(40, 3)) + 2])
+    expected = [detector.update(row) for row in rows]
+    detector.reset()
+    found = detector.update_many(rows)
+    np.testing.assert_allclose([s.statistic for s in found], [s.statistic for s in expected], atol=3e-8)
+    assert [step.drift for step in found] == [step.drift for step in expected]
+
+
 def test_a_loaded_detector_goes_on_with_the_very_numbers_it_was_saved_with(detector, saved):
     content = detector.to_content()
     again = OnlineMMD.load(saved).to_content()
