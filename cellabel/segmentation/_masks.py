@@ -29,6 +29,16 @@ __all__ = [
 ]
 
 
+def _steps(image: NDArray[Any], low: float, gain: float) -> NDArray[np.uint16]:
+    """Intensities in whole steps from `low` on; an offset or a gain leaves the steps as they are."""
+    if image.dtype in (np.uint8, np.uint16):
+        values = np.arange(np.iinfo(image.dtype).max + 1)
+        return np.clip(np.rint((values - low) * gain), 0, FULL_SCALE).astype(np.uint16)[image]
+    steps = np.subtract(image, low, dtype=np.float64)
+    steps *= gain
+    return np.clip(np.rint(steps, out=steps), 0, FULL_SCALE, out=steps).astype(np.uint16)
+
+
 SPARSE = np.array([0.5, 0.7])
 """Shares of the pixels between which the spread of a sparse image's background is read."""
 SPARSE_WIDTH = 0.5244005127080407
@@ -58,11 +68,7 @@ def normalise(canvas: Canvas, *, smoothing: float, sparse: bool = False) -> Canv
     steady = cv2.medianBlur(kept, 3)
     low, high = float(steady.min()), float(steady.max())
     if high > low:
-        # An offset or a gain leaves the steps as they are; 16 bits fit into float32 without loss.
-        precise = np.float32 if image.dtype in (np.uint8, np.uint16) else np.float64
-        steps = np.subtract(image, low, dtype=precise)
-        steps *= FULL_SCALE / (high - low)
-        canvas.work = np.clip(np.rint(steps, out=steps), 0, FULL_SCALE, out=steps).astype(np.uint16)
+        canvas.work = _steps(image, low, FULL_SCALE / (high - low))
         canvas.floor *= FULL_SCALE / (high - low)
         canvas.fine = gaussian(canvas.work, smoothing / 2)
         canvas.work = canvas.smooth = gaussian(canvas.work, smoothing)

@@ -116,14 +116,14 @@ def keep_core(
     where, owner = canvas.foreground()
     areas = np.bincount(owner)[1:]
     areas = areas[areas > 0]
-    if areas.size == 0:
+    small = _falling(float(np.median(areas)), small_area, large_area) if areas.size else 0.0
+    if small == 0:
         return canvas
     image = gaussian(canvas.fine, smoothing)
     cut = canvas.level + share * heights(canvas, where, owner)
     core = np.bincount(owner[image.ravel()[where] > cut[owner]], minlength=areas.size + 1)[1:]
-    small = _falling(float(np.median(areas)), small_area, large_area)
     softness = _falling(float(np.median(core / areas)), soft, crisp)
-    return _cut(canvas, image, small * softness * share) if small * softness > 0 else canvas
+    return _cut(canvas, image, small * softness * share) if softness > 0 else canvas
 
 
 def _falling(value: float, full: float, none: float) -> float:
@@ -185,6 +185,8 @@ def boxes(canvas: Canvas, numbers: NDArray[Any]) -> list[tuple[int, tuple[slice,
 
 def _renumber(canvas: Canvas, where: NDArray[Any], owner: NDArray[Any], keep: NDArray[np.bool_]) -> Canvas:
     """Keep some labels, numbered from 1 without gaps."""
+    if keep[1:].all():
+        return canvas
     new = np.zeros(keep.size, np.int32)
     new[keep] = np.arange(1, keep.sum() + 1)
     canvas.relabel(where, new[owner])
@@ -193,18 +195,8 @@ def _renumber(canvas: Canvas, where: NDArray[Any], owner: NDArray[Any], keep: ND
 
 def _part(canvas: Canvas) -> Canvas:
     """Give every connected piece of a label a label of its own."""
-    where, owner = canvas.foreground()
-    count, pieces = cv2.connectedComponents(canvas.mask, connectivity=8)
-    piece = pieces.ravel()[where]
-    first = np.zeros(count, owner.dtype)
-    first[piece] = owner
-    mixed = np.zeros(count, bool)
-    mixed[piece[owner != first[piece]]] = True
-    # Regions with one label are pieces already; those with several are taken apart label by label.
-    for number, box in boxes(canvas, np.unique(owner[mixed[piece]])):
-        region = canvas.labels[box] == number
-        more, part = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
-        pieces[box][region] = part[region] + count - 1
-        count += more - 1
-    canvas.relabel(where, pieces.ravel()[where])
+    from skimage.measure import label
+
+    pieces: NDArray[Any] = label(canvas.labels, connectivity=2)  # type: ignore[no-untyped-call]
+    canvas.labels = pieces.astype(np.int32, copy=False)
     return canvas

@@ -43,11 +43,9 @@ def split_touching(
     hill = gaussian(_hill(canvas, where, owner, brightness, texture), smoothing)
     hill *= canvas.mask
     lowest = min_radius * FINENESS
-    last, depth_steps = int(owner.max(initial=0)), max(1, round(depth * FINENESS))
-    labels = canvas.labels.copy()
-    for number, box in boxes(canvas, _with_several_tops(hill, where, owner, lowest)):
-        last = _split(labels[box], hill[box], canvas.fine[box], (number, last), depth_steps, lowest)
-    canvas.labels = labels
+    found = boxes(canvas, _with_several_tops(hill, where, owner, lowest))
+    if found:
+        canvas.labels = _split(canvas, hill, found, max(1, round(depth * FINENESS)), lowest)
     return canvas
 
 
@@ -79,39 +77,66 @@ def _with_several_tops(
 
 
 def _split(
-    labels: NDArray[np.int32],
+    canvas: Canvas,
     hill: NDArray[np.uint16],
-    fine: NDArray[Any],
-    names: tuple[int, int],
+    found: list[tuple[int, tuple[slice, slice]]],
     depth: int,
     lowest: float,
-) -> int:
-    """Flood one region from its seeds, in place, and return the last label in use.
+) -> NDArray[np.int32]:
+    """Labels in which the regions are flooded from their seeds: all at once, on a strip of their boxes.
 
     Args:
-        labels: around the region.
-        hill: the same pixels.
-        fine: intensities of the same pixels. They settle which of two equally high pixels goes first, so that
-            a turned image is flooded alike.
-        names: the region's label, and the last one in use.
+        canvas: with labels and `fine`. Its intensities settle which of two equally high pixels goes first, so
+            that a turned image is flooded alike.
+        hill: (H, W), what is flooded.
+        found: the regions' labels and boxes.
         depth: steps that a top must rise above the saddle.
         lowest: steps that it must have.
     """
     from skimage.segmentation import watershed
 
-    number, last = names
-    region = labels == number
-    # A frame of nothing, so that tops at the box's edge are tops.
-    inside = np.pad(np.where(region, hill, 0).astype(np.uint16), 1)
-    seeds = _seeds(inside, depth, lowest)[1:-1, 1:-1]
-    count = int(seeds.max())
-    if count < 2:
-        return last
-    depths = -(inside[1:-1, 1:-1].astype(np.int64) * (FULL_SCALE + 1) + fine)
-    pieces: NDArray[Any] = watershed(depths, seeds, connectivity=2, mask=region)  # type: ignore[no-untyped-call]
-    new_names = np.concatenate(([number, number], np.arange(last + 1, last + count)))
-    labels[region] = new_names[pieces[region]]
-    return last + count - 1
+    places, shape = _strip(found)
+    owner, inside = np.zeros(shape, np.int32), np.zeros(shape, np.uint16)
+    fine = np.zeros(shape, canvas.fine.dtype)
+    for (number, box), place in zip(found, places, strict=True):
+        region = canvas.labels[box] == number
+        owner[place] = region * np.int32(number)
+        inside[place] = hill[box] * region
+        fine[place] = canvas.fine[box]
+    seeds = _seeds(inside, depth, lowest)
+    owner_of = np.zeros(int(seeds.max()) + 1, np.int32)
+    owner_of[seeds] = owner
+    owner_of[0] = 0
+    several = np.bincount(owner_of[1:], minlength=int(owner.max()) + 1) > 1
+    several[0] = False
+    labels = canvas.labels.copy()
+    if not several.any():
+        return labels
+    mask = several[owner]
+    rows: NDArray[Any] = np.asarray(mask.any(axis=1))
+    rows[1:] |= rows[:-1]  # the row between two boxes stays
+    depths = -(inside[rows].astype(np.int64) * (FULL_SCALE + 1) + fine[rows])
+    flooded = np.zeros(shape, np.int32)
+    flooded[rows] = watershed(depths, seeds[rows], connectivity=2, mask=mask[rows])  # type: ignore[no-untyped-call]
+    first = int(canvas.labels.max()) + 1
+    for (number, box), place in zip(found, places, strict=True):
+        if several[number]:
+            piece = flooded[place]
+            # Every piece a label of its own; those that the regions had are free.
+            labels[box][piece > 0] = piece[piece > 0] + first
+    return labels
+
+
+def _strip(
+    found: list[tuple[int, tuple[slice, slice]]],
+) -> tuple[list[tuple[slice, slice]], tuple[int, int]]:
+    """Where the boxes lie one under another, a pixel apart and framed by one, and the strip's shape."""
+    places, top, widest = [], 1, 0
+    for _, (rows, columns) in found:
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        places.append((slice(top, top + height), slice(1, 1 + width)))
+        top, widest = top + height + 1, max(widest, width)
+    return places, (top, widest + 2)
 
 
 def _seeds(hill: NDArray[np.uint16], depth: int, lowest: float) -> NDArray[np.int32]:
