@@ -1,4 +1,4 @@
-"""A small convolutional autoencoder: embeddings that owe nothing to any champion."""
+"""Two small autoencoders: embeddings that owe nothing to any champion."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -15,8 +16,8 @@ from cellabel.errors import InputError
 from cellabel.networks._unet import pad_to_grid
 
 
-class ConvAutoencoder(nn.Module):
-    """Four strided convolutions down, four transposed ones up, no skips: the code must carry the image.
+class Autoencoder(nn.Module):
+    """An encoder to a small code and a decoder back, no skips: the code must carry the image.
 
     Args:
         base_channels: channels of the first step; they double with each step.
@@ -26,6 +27,8 @@ class ConvAutoencoder(nn.Module):
     Raises:
         InputError: a size below 1.
     """
+
+    kind: ClassVar[str]
 
     def __init__(self, base_channels: int = 16, depth: int = 4, code_channels: int = 32) -> None:
         super().__init__()
@@ -39,19 +42,15 @@ class ConvAutoencoder(nn.Module):
             "depth": depth,
             "code_channels": code_channels,
         }
-        widths = [1] + [base_channels * 2**step for step in range(depth)]
-        down: list[nn.Module] = []
-        for inside, outside in pairwise(widths):
-            down += [
-                nn.Conv2d(inside, outside, 3, stride=2, padding=1),
-                nn.BatchNorm2d(outside),
-                nn.ELU(True),
-            ]
-        self.encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], code_channels, 1))
-        up: list[nn.Module] = [nn.Conv2d(code_channels, widths[-1], 1)]
-        for inside, outside in pairwise(reversed(widths)):
-            up += [nn.ELU(True), nn.ConvTranspose2d(inside, outside, 4, stride=2, padding=1)]
-        self.decoder = nn.Sequential(*up)
+        widths = [base_channels * 2**step for step in range(depth)]
+        self.encoder = nn.Sequential(*self._down([1, *widths]), nn.Conv2d(widths[-1], code_channels, 1))
+        self.decoder = nn.Sequential(nn.Conv2d(code_channels, widths[-1], 1), *self._up([1, *widths][::-1]))
+
+    def _down(self, widths: list[int]) -> list[nn.Module]:
+        raise NotImplementedError
+
+    def _up(self, widths: list[int]) -> list[nn.Module]:
+        raise NotImplementedError
 
     @property
     def stride(self) -> int:
@@ -72,16 +71,62 @@ class ConvAutoencoder(nn.Module):
         return self.decoder(self.encode(images))[..., : images.shape[-2], : images.shape[-1]]
 
 
-def save_encoder(encoder: ConvAutoencoder, path: str | os.PathLike[str]) -> None:
+class ConvAutoencoder(Autoencoder):
+    """Strided convolutions down, transposed ones up: fast."""
+
+    kind = "conv"
+
+    def _down(self, widths: list[int]) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for inside, outside in pairwise(widths):
+            convolution = nn.Conv2d(inside, outside, 3, stride=2, padding=1)
+            layers += [convolution, nn.BatchNorm2d(outside), nn.ELU(True)]
+        return layers
+
+    def _up(self, widths: list[int]) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for inside, outside in pairwise(widths):
+            layers += [nn.ELU(True), nn.ConvTranspose2d(inside, outside, 4, stride=2, padding=1)]
+        return layers
+
+
+class PoolingAutoencoder(Autoencoder):
+    """The UNet's blocks without its skips: two convolutions and a max-pool down, resize-convolutions up."""
+
+    kind = "pooling"
+
+    def _down(self, widths: list[int]) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for inside, outside in pairwise(widths):
+            for channels in (inside, outside):
+                layers += [nn.Conv2d(channels, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ELU(True)]
+            layers.append(nn.MaxPool2d(2))
+        return layers
+
+    def _up(self, widths: list[int]) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for inside, outside in pairwise(widths):
+            layers += [nn.ELU(True), nn.Upsample(scale_factor=2, mode="nearest")]
+            layers.append(nn.Conv2d(inside, outside, 3, padding=1))
+        return layers
+
+
+AUTOENCODERS: dict[str, type[Autoencoder]] = {
+    network.kind: network for network in (ConvAutoencoder, PoolingAutoencoder)
+}
+"""Kind → autoencoder."""
+
+
+def save_encoder(encoder: Autoencoder, path: str | os.PathLike[str]) -> None:
     """Writes weights and sizes into one safetensors file, replaced in one step."""
     path = Path(path)
     scratch = path.with_name(f".{path.name}.tmp")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    save_file(weights, scratch, {"config": json.dumps(encoder.config)})
+    save_file(weights, scratch, {"kind": encoder.kind, "config": json.dumps(encoder.config)})
     scratch.replace(path)
 
 
-def load_encoder(path: str | os.PathLike[str]) -> ConvAutoencoder:
+def load_encoder(path: str | os.PathLike[str]) -> Autoencoder:
     """Reads an encoder that `save_encoder` wrote, in eval mode.
 
     Raises:
@@ -89,7 +134,9 @@ def load_encoder(path: str | os.PathLike[str]) -> ConvAutoencoder:
     """
     try:
         with safe_open(path, "pt") as file:
-            encoder = ConvAutoencoder(**json.loads(file.metadata()["config"]))
+            metadata = file.metadata()
+            kind = AUTOENCODERS[metadata.get("kind", ConvAutoencoder.kind)]
+            encoder = kind(**json.loads(metadata["config"]))
             encoder.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"The file {path} holds no encoder; train it again.") from error

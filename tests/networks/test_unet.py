@@ -5,8 +5,9 @@ from torch import nn
 from cellabel import InputError
 from cellabel.networks import (
     ACTIVATIONS,
+    AUTOENCODERS,
     INITIALISATIONS,
-    ConvAutoencoder,
+    UPSAMPLINGS,
     UNet,
     load_encoder,
     pad_to_grid,
@@ -62,8 +63,9 @@ def test_padding_repeats_the_edge_below_and_right():
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_the_receptive_field_is_the_reach_that_gradients_have(depth):
-    network = UNet(base_channels=2, depth=depth, norm="none")
+@pytest.mark.parametrize("upsampling", list(UPSAMPLINGS))
+def test_the_receptive_field_is_the_reach_that_gradients_have(depth, upsampling):
+    network = UNet(base_channels=2, depth=depth, norm="none", upsampling=upsampling)
     pool = nn.AvgPool2d(2)  # lets every pixel of a cell through, as max-pooling may
 
     size, start = 32 * 2**depth, 16 * 2**depth
@@ -83,12 +85,11 @@ def test_the_default_networks_halo_is_the_published_one():
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize("initialisation", list(INITIALISATIONS))
-@pytest.mark.parametrize("norm", ["batch", "none"])
-def test_every_option_learns_something(activation, initialisation, norm):
+@pytest.mark.parametrize(("norm", "upsampling"), [("batch", "transposed"), ("none", "resize")])
+def test_every_option_learns_something(activation, initialisation, norm, upsampling):
     torch.manual_seed(1)
-    network = UNet(
-        1, 2, 4, 2, activation=activation, norm=norm, dropout=0.1, initialisation=initialisation
-    ).train()
+    options = {"norm": norm, "initialisation": initialisation, "upsampling": upsampling}
+    network = UNet(1, 2, 4, 2, activation=activation, dropout=0.1, **options).train()
     loss = network(torch.randn(2, 1, 16, 16)).square().mean()
     loss.backward()
     assert torch.isfinite(loss) and all(p.grad is not None for p in network.parameters())
@@ -104,6 +105,35 @@ def test_he_initialisation_keeps_the_variance():
     assert weight.var().item() == pytest.approx(2 / (64 * 9), rel=0.05)
 
 
+def test_xavier_initialisation_stands_between_both_directions():
+    weight = UNet(1, 1, 64, 1, initialisation="xavier").bottleneck[0].weight
+    assert weight.var().item() == pytest.approx(2 / ((64 + 128) * 9), rel=0.05)
+
+
+def test_normal_initialisation_is_narrow_and_leaves_biases_at_zero():
+    network = UNet(1, 1, 16, 1, norm="none", initialisation="normal")
+    assert network.bottleneck[0].weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not network.bottleneck[0].bias.any()
+
+
+def test_resize_convolution_leaves_no_checkerboard():
+    constant = torch.ones(1, 8, 6, 6)
+    inner = (..., slice(1, -1), slice(1, -1))
+    assert UPSAMPLINGS["resize"](8, 4)(constant)[inner].std((-1, -2)).max() < 1e-6
+    assert UPSAMPLINGS["transposed"](8, 4)(constant)[inner].std((-1, -2)).max() > 1e-3
+
+
+@pytest.mark.parametrize("upsampling", list(UPSAMPLINGS))
+def test_an_exported_network_takes_any_size(upsampling):
+    network = small(depth=2, upsampling=upsampling)
+    auto = torch.export.Dim.AUTO
+    sizes = ({0: auto, 2: auto, 3: auto},)
+    exported = torch.export.export(network, (torch.rand(2, 1, 37, 30),), dynamic_shapes=sizes).module()
+    for shape in [(1, 1, 37, 30), (3, 1, 64, 48), (2, 1, 5, 100)]:
+        x = torch.rand(shape)
+        torch.testing.assert_close(exported(x), network(x), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("norm", ["instance", "group"])
 def test_a_norm_over_the_frame_is_refused_with_the_reason(norm):
     with pytest.raises(InputError, match="tiled"):
@@ -116,6 +146,7 @@ def test_a_norm_over_the_frame_is_refused_with_the_reason(norm):
         {"norm": "weight"},
         {"activation": "magic"},
         {"initialisation": "magic"},
+        {"upsampling": "magic"},
         {"depth": 0},
         {"depth": 9},
         {"base_channels": 0},
@@ -135,21 +166,27 @@ def test_another_shape_is_refused(shape):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (33, 18)])
-def test_the_autoencoder_gives_back_the_size_and_a_code(size):
-    encoder = ConvAutoencoder(4, 3, 8).eval()
+@pytest.mark.parametrize("kind", list(AUTOENCODERS))
+def test_the_autoencoders_give_back_the_size_and_a_code(kind, size):
+    encoder = AUTOENCODERS[kind](4, 3, 8).eval()
     x = torch.rand(2, 1, *size)
     assert encoder(x).shape == x.shape
     assert encoder.encode(x).shape == (2, 8, -(-size[0] // 8), -(-size[1] // 8))
     with pytest.raises(InputError, match="autoencoder"):
-        ConvAutoencoder(0)
+        AUTOENCODERS[kind](0)
 
 
-def test_an_encoder_comes_back_as_it_was_kept(tmp_path):
+@pytest.mark.parametrize("kind", list(AUTOENCODERS))
+def test_an_encoder_comes_back_as_it_was_kept(kind, tmp_path):
     torch.manual_seed(0)
-    encoder = ConvAutoencoder(4, 3, 8).eval()
+    encoder = AUTOENCODERS[kind](4, 3, 8).eval()
     save_encoder(encoder, tmp_path / "encoder.safetensors")
     again, x = load_encoder(tmp_path / "encoder.safetensors"), torch.rand(1, 1, 40, 24)
+    assert type(again) is type(encoder)
     assert torch.equal(again.encode(x), encoder.encode(x)) and not again.training
+
+
+def test_what_is_no_encoder_is_refused(tmp_path):
     (tmp_path / "other").write_bytes(b"no tensors")
     for name in ("other", "absent"):
         with pytest.raises(InputError, match="no encoder"):

@@ -58,6 +58,13 @@ def test_a_thinner_halo_would_show(monkeypatch):
     assert np.abs(predict_image(unet, image, tile=32) - full).max() > 1e-3
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_resize_convolutions_are_tiled_exactly(depth):
+    unet, image = network(depth, upsampling="resize"), picture()
+    full = predict_image(unet, image, tile=10_000)
+    np.testing.assert_allclose(predict_image(unet, image, tile=33), full, atol=1e-5, rtol=0)
+
+
 def test_the_default_network_is_tiled_exactly():
     unet, image = network(depth=4, base=8), picture(300, 330)
     full = predict_image(unet, image, return_embeddings=True)
