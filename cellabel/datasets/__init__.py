@@ -9,7 +9,7 @@ from cellabel.datasets._cache import ImageCache
 from cellabel.datasets._dataset import Dataset
 from cellabel.datasets._resample import SAME_PIXEL_SIZE, resample, same_pixel_size
 from cellabel.datasets._samples import FieldSample, LabelledPlate
-from cellabel.datasets._split import check_split
+from cellabel.datasets._split import check_split, split_proof
 
 __all__ = [
     "SAME_PIXEL_SIZE",
@@ -21,4 +21,5 @@ __all__ = [
     "check_split",
     "resample",
     "same_pixel_size",
+    "split_proof",
 ]

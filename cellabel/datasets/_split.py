@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal
 
 from cellabel.datasets._samples import CONTROL_ROLES, FieldSample
 from cellabel.errors import InputError
@@ -111,7 +113,7 @@ def draw_validation(samples: Sequence[FieldSample], seed: int) -> tuple[list[Fie
 
 def check_split(dataset: Dataset) -> list[str]:
     """What leaks from training into the test, one sentence each; empty where nothing does."""
-    sides = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    sides = _sides(dataset)
     problems = [f"The {name} side is empty." for name, samples in sides.items() if not samples]
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         shared = {s.place for s in sides[first]} & {s.place for s in sides[second]}
@@ -127,6 +129,43 @@ def check_split(dataset: Dataset) -> list[str]:
     frozen = {s.place for s in learnt} & set(dataset.held_out)
     problems += [f"Well {w} of plate {p} was held out and is trained on." for p, w in sorted(frozen)]
     return problems
+
+
+def split_proof(dataset: Dataset) -> dict[str, Any]:
+    """What each side holds, what sides share, and the verdict: for the run's report, as JSON can hold it.
+
+    Returns:
+        sides: name → fields, wells, plates, clones (without controls); shared: pair of sides → wells, plates
+        and clones that both hold; frozen_wells: number never trained on by any version; frozen_sha256: their
+        digest; problems: `check_split`'s sentences, empty where nothing leaks.
+    """
+    held: dict[str, dict[str, set[Any]]] = {
+        name: {
+            "fields": {s.key for s in samples},
+            "wells": {s.place for s in samples},
+            "plates": {s.plate_id for s in samples},
+            "clones": {s.clone for s in samples if s.clone and s.role not in CONTROL_ROLES},
+        }
+        for name, samples in _sides(dataset).items()
+    }
+    shared = {
+        f"{first} and {second}": {
+            what: len(held[first][what] & held[second][what]) for what in ("wells", "plates", "clones")
+        }
+        for first, second in combinations(held, 2)
+    }
+    places = json.dumps([list(place) for place in dataset.held_out])
+    return {
+        "sides": {name: {what: len(units) for what, units in side.items()} for name, side in held.items()},
+        "shared": shared,
+        "frozen_wells": len(dataset.held_out),
+        "frozen_sha256": hashlib.sha256(places.encode()).hexdigest(),
+        "problems": check_split(dataset),
+    }
+
+
+def _sides(dataset: Dataset) -> dict[str, list[FieldSample]]:
+    return {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
 
 
 def _keep_frozen(samples: Sequence[FieldSample], frozen: frozenset[Place]) -> Parted:

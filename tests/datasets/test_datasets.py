@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellabel import InputError
-from cellabel.datasets import Dataset, FieldSample, ImageCache, build_dataset, check_split, resample
+from cellabel.datasets import (
+    Dataset,
+    FieldSample,
+    ImageCache,
+    build_dataset,
+    check_split,
+    resample,
+    split_proof,
+)
 from cellabel.organelles import ORGANELLES
 
 SIZE = 48
@@ -344,9 +352,48 @@ def test_the_cache_stays_within_its_bounds():
 
     for key in (1, 2, 3, 1, 4, 1, 2):
         assert cache.get(key, lambda key=key: make(key))[0] == key
-    assert made == [1, 2, 3, 4, 2] and cache.used_bytes <= 3 * 800
+    assert made == [1, 2, 3, 4] and cache.used_bytes <= 3 * 800
+    assert isinstance(cache.get(2, lambda: make(2)), np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        cache.get(2, lambda: make(2))[0] = 5
     with pytest.raises(ValueError, match="read-only"):
         cache.get(1, lambda: make(1))[0] = 5
+
+
+def test_scratch_images_go_with_their_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cache = ImageCache(100)
+    for key in range(3):
+        cache.get(key, lambda: np.ones(100))
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
+    del cache
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_only_costs_time(monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    cache, made = ImageCache(100), []
+    for key in (1, 2, 1):
+        made.append(key)
+        assert cache.get(key, lambda key=key: np.full(100, float(key)))[0] == key
+    assert cache.used_bytes == 800
+
+
+def test_the_split_is_proven_in_numbers():
+    clones = ["A", "A", "B", "B", "C", "C"]
+    dataset = build_dataset([plate(f"P{n}", [f"{c}{n % 2}" for c in clones]) for n in range(4)], "nuclei")
+    proof = json.loads(json.dumps(split_proof(dataset)))
+    assert proof["problems"] == [] and proof["shared"]["train and test"] == dict.fromkeys(
+        ("wells", "plates", "clones"), 0
+    )
+    assert proof["sides"]["test"]["fields"] == len(dataset.test)
+    assert proof["frozen_wells"] == len({s.place for s in dataset.test}) and len(proof["frozen_sha256"]) == 64
+    dataset.train.append(dataset.test[0])
+    leaky = split_proof(dataset)
+    assert leaky["shared"]["train and test"]["wells"] == 1 and leaky["problems"]
 
 
 def test_an_image_that_cannot_be_prepared_is_named():
