@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from cellabel.errors import InputError
 
@@ -27,6 +27,10 @@ class Step:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
+
+    def __reduce__(self) -> tuple[type[Step], tuple[str, dict[str, Any]]]:
+        """A proxy cannot be sent to another process; a step can."""
+        return type(self), (self.function, dict(self.parameters))
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ NUCLEI = Organelle(
         Step("subtract_background", {"radius_um": 40.0}),
         Step("clear_background", {"sigmas": 3.0, "smoothing_um": 0.65, "margin_um": 1.3}),
     ),
-    losses={"mse": 1.0, "pcc": 0.1},
+    losses={"mse": 1.0, "batch_pcc": 0.1},
     segmentation=(
         Step("normalise", {"smoothing_um": 0.65}),
         Step("global_threshold", {"method": "mean", "sigmas": 6.0}),
@@ -138,7 +142,7 @@ ER = Organelle(
         Step("subtract_background", {"radius_um": 120.0}),
         Step("clear_background", {"sigmas": 3.0, "smoothing_um": 0.65, "margin_um": 1.3}),
     ),
-    losses={"mse": 1.0, "pcc": 0.1},
+    losses={"mse": 1.0, "batch_pcc": 0.1},
     segmentation=(
         Step("normalise", {"smoothing_um": 0.65}),
         Step("global_threshold", {"method": "mean", "sigmas": 6.0}),
@@ -162,7 +166,7 @@ GOLGI = Organelle(
         Step("enhance_spots", {"radius_um": 5.0}),
         Step("clear_background", {"sigmas": 4.5, "smoothing_um": 0.65, "margin_um": 0.65}),
     ),
-    losses={"mse": 1.0, "pcc": 0.2},
+    losses={"mse": 1.0, "batch_pcc": 0.2},
     segmentation=(
         Step("top_hat", {"radius_um": 5.0}),
         Step("normalise", {"smoothing_um": 1.3, "sparse": True}),
@@ -206,7 +210,7 @@ ACTIN = Organelle(
     stains=("actin", "Phalloidin"),
     target="continuous",
     preprocessing=ER.preprocessing,
-    losses={"mse": 1.0, "pcc": 0.1},
+    losses={"mse": 1.0, "batch_pcc": 0.1},
     segmentation=ER.segmentation,
     primary_metrics=_intensity_metrics("Actin"),
     plausible={"Actin_Count": (1, 20_000), "Actin_MeanIntensity": (1, 65_535)},
@@ -222,7 +226,7 @@ NUCLEOLI = Organelle(
         Step("enhance_spots", {"radius_um": 2.5}),
         Step("clear_background", {"sigmas": 4.5, "smoothing_um": 0.65, "margin_um": 0.65}),
     ),
-    losses={"mse": 1.0, "pcc": 0.2},
+    losses={"mse": 1.0, "batch_pcc": 0.2},
     segmentation=(
         Step("top_hat", {"radius_um": 2.5}),
         Step("normalise", {"smoothing_um": 0.5, "sparse": True}),

@@ -10,6 +10,7 @@ import lightning.pytorch as lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 
 from cellabel.training._config import TrainingConfig
+from cellabel.training._module import JUDGEMENT
 
 
 class CheckpointEachRound(Checkpoint):
@@ -36,7 +37,8 @@ class CheckpointEachRound(Checkpoint):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(scratch, weights_only=False)
-        os.replace(scratch, self.path)
+        if trainer.is_global_zero:
+            os.replace(scratch, self.path)
 
 
 def callbacks(config: TrainingConfig, checkpoint: Path, identity: dict[str, Any]) -> list[Callback]:
@@ -45,7 +47,7 @@ def callbacks(config: TrainingConfig, checkpoint: Path, identity: dict[str, Any]
     if config.early_stopping_patience is not None:
         watching.append(
             EarlyStopping(
-                "validation_loss",
+                JUDGEMENT,
                 patience=config.early_stopping_patience,
                 check_on_train_epoch_end=True,
                 check_finite=False,

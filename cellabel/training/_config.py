@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cellabel.corruptions import KINDS, SEVERITIES
 from cellabel.errors import InputError
@@ -83,7 +83,10 @@ class TrainingConfig(_Settings):
         None, gt=0, description="Instead of max_steps: passes over the fields, crops_per_field crops each."
     )
     crops_per_field: int = Field(64, ge=1, description="Crops of a field that make one epoch.")
-    batch_size: int = Field(8, ge=1, description="Crops in a step.")
+    batch_size: int = Field(8, ge=1, description="Crops in a step, over all devices.")
+    accumulation: int = Field(
+        1, ge=1, description="Parts in which a step's crops pass the network: less memory, the same step."
+    )
     crop_size: int = Field(128, ge=16, description="Side of a crop, px.")
 
     learning_rate: float = Field(3e-3, gt=0, description="Highest learning rate.")
@@ -94,6 +97,9 @@ class TrainingConfig(_Settings):
     )
     warm_up: float = Field(0.2, ge=0, lt=1, description="Share of the training over which one_cycle rises.")
     gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="Decay of the weights' running mean, which is kept instead; None: none."
+    )
     losses: dict[str, float] | None = Field(
         None, description="Loss name → weight (LOSSES); None: the organelle's recipe."
     )
@@ -103,13 +109,15 @@ class TrainingConfig(_Settings):
     activation: str = Field("elu", description="Activation of the network.")
     norm: str = Field("batch", description="Normalisation of the network: batch or none.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of feature maps dropped while training.")
-    initialisation: str = Field("default", description="Initial weights: default, he or orthogonal.")
+    initialisation: str = Field("default", description="Initial weights, one of INITIALISATIONS.")
+    upsampling: str = Field("transposed", description="Way up of the network: transposed or resize.")
 
     seed: int = Field(0, ge=0, description="Of weights, crops and augmentations.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of the convolutions; auto takes bf16 where it is faster."
     )
     num_threads: int | None = Field(None, ge=1, description="CPU threads; None: as they are set.")
+    devices: int = Field(1, ge=1, description="GPUs, or processes on the CPU, that share a step's crops.")
 
     modality: Literal["dic", "other"] = Field(
         "dic", description="dic: only turns and mirrors that keep the relief's direction; other: all of them."
@@ -125,6 +133,13 @@ class TrainingConfig(_Settings):
     warp_probability: float = Field(
         0.5, ge=0, le=1, description="Share of crops that are rotated and scaled, cut from the whole field."
     )
+    foreground_share: float = Field(
+        0.0, ge=0, le=1, description="Share of crops laid where the stain is: the fullest of four places."
+    )
+    intensity_jitter: float = Field(
+        0.0, ge=0, le=1, description="Largest change of a crop's gain (as log) and offset (its own units)."
+    )
+    noise: float = Field(0.0, ge=0, le=2, description="Largest SD of noise added to a crop, its own units.")
     corruption: CorruptionAugmentation = Field(
         default_factory=CorruptionAugmentation, description="Corruptions mixed into the training."
     )
@@ -132,6 +147,11 @@ class TrainingConfig(_Settings):
     validations: int = Field(5, ge=1, description="How often the validation fields are predicted.")
     validation_megapixels: float = Field(
         1.0, gt=0, description="Pixels that a validation may take, millions."
+    )
+    monitor: Literal["loss", "pearson", "downstream"] = Field(
+        "loss",
+        description="What chooses the best weights and stops early: the validation loss, pixel Pearson, or "
+        "the error of what is measured on the segmented validation fields.",
     )
     early_stopping_patience: int | None = Field(
         None, ge=1, description="Validations without improvement after which training ends; None: never."
@@ -147,6 +167,15 @@ class TrainingConfig(_Settings):
         if not 0.1 <= scales[0] <= scales[1] <= 10:
             raise ValueError("it needs two magnifications between 0.1 and 10, the smaller first")
         return scales
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.batch_size < self.devices * self.accumulation:
+            raise ValueError(
+                f"{_SUBJECT} batch_size cannot be {self.batch_size}: {self.devices} devices times "
+                f"{self.accumulation} parts need at least {self.devices * self.accumulation} crops"
+            )
+        return self
 
     def steps(self, n_fields: int) -> int:
         """Optimiser steps for so many training fields."""

@@ -18,6 +18,8 @@ from cellabel.errors import InputError
 from cellabel.training._config import Case, TrainingConfig
 
 CORRUPTED_CACHE_BYTES = 500_000_000
+_CELL = 16  # px, side of the cells in which stain is looked for
+_PLACES = 4  # of which a crop that looks for stain takes the fullest
 _INTERPOLATION_MARGIN = 2.5  # px that cubic interpolation looks beyond a point, and rounding
 
 
@@ -41,11 +43,24 @@ class Turn:
 
 
 class Batch(NamedTuple):
-    """Inputs and targets (N, 1, crop, crop) float32, and the fields that they were cut from."""
+    """Crops of one step, or the part of them that one process takes at once.
+
+    Attributes:
+        images, targets: (N, 1, crop, crop) float32.
+        samples: the fields that they were cut from.
+        centres: about where in the field (row, column).
+        share: of the step's crops.
+        jitter: gain, offset and noise of each crop, (N, 3), to be applied where the network is.
+        seed: of the noise.
+    """
 
     images: Tensor
     targets: Tensor
     samples: list[FieldSample]
+    centres: list[tuple[int, int]]
+    share: float
+    jitter: Tensor
+    seed: int
 
 
 class CropSampler:
@@ -64,27 +79,44 @@ class CropSampler:
         self.config = config
         self._cases = config.corruption.cases() if config.corruption.probability > 0 else {}
         self._corrupted = ImageCache(CORRUPTED_CACHE_BYTES)
+        self._foregrounds: dict[tuple[str, str, int], NDArray[np.float32]] = {}
 
-    def batch(self, step: int) -> Batch:
-        """The crops of one step."""
+    def batch(self, step: int, places: range | None = None) -> Batch:
+        """The crops of one step.
+
+        Args:
+            step: which.
+            places: which of its `batch_size` crops; None gives all.
+        """
         size, config = self.config.crop_size, self.config
-        shape = (config.batch_size, 1, size, size)
+        places = range(config.batch_size) if places is None else places
+        shape = (len(places), 1, size, size)
         images = torch.empty(shape, memory_format=torch.channels_last)
         targets = torch.empty(shape, memory_format=torch.channels_last)
-        samples = []
-        for place in range(config.batch_size):
+        samples, centres, jitter = [], [], np.empty((len(places), 3))
+        for row, place in enumerate(places):
             rng = np.random.default_rng([config.seed, step, place])
             sample = self.dataset.train[rng.integers(len(self.dataset.train))]
-            image, target = self._crop(sample, rng)
-            images[place, 0] = torch.from_numpy(np.ascontiguousarray(image))
-            targets[place, 0] = torch.from_numpy(np.ascontiguousarray(target))
+            image, target, centre = self._crop(sample, rng)
+            images[row, 0] = torch.from_numpy(np.ascontiguousarray(image))
+            targets[row, 0] = torch.from_numpy(np.ascontiguousarray(target))
             samples.append(sample)
+            centres.append(centre)
+            jitter[row] = draw_jitter(config, rng)
         targets /= self.dataset.target_scale
-        return Batch(images, targets, samples)
+        return Batch(
+            images,
+            targets,
+            samples,
+            centres,
+            len(places) / config.batch_size,
+            torch.from_numpy(jitter).float(),
+            int(np.random.SeedSequence([config.seed, step, places.start]).generate_state(1)[0]),
+        )
 
     def _crop(
         self, sample: FieldSample, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]]:
         turn = draw_turn(self.config, rng)
         case = self._draw_case(rng)
         image = self.dataset.image(sample) if case is None else self._corrupt(sample, case)
@@ -95,9 +127,29 @@ class CropSampler:
                 f"Plate {sample.plate_id}, well {sample.well}, site {sample.site} is {image.shape[0]} × "
                 f"{image.shape[1]} px, smaller than a crop of {size}; choose a smaller crop_size."
             )
-        position = rng.random(2)
+        position = self._position(sample, stain, rng)
+        row, column = (int(size / 2 + p * (n - size)) for p, n in zip(position, image.shape, strict=True))
         image, stain = (cut(pixels, size, turn, position) for pixels in (image, stain))
-        return (-image if turn.invert else image), stain
+        return (-image if turn.invert else image), stain, (row, column)
+
+    def _position(
+        self, sample: FieldSample, stain: NDArray[np.float32], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Where in the field a crop lies: anywhere, or for some crops the fullest of a few places."""
+        position = rng.random(2)
+        share = self.config.foreground_share
+        if not share or rng.random() >= share:
+            return position
+        if sample.key not in self._foregrounds:
+            self._foregrounds[sample.key] = foreground_map(stain)
+        sums, size = self._foregrounds[sample.key], self.config.crop_size
+        places = np.concatenate([position[None], rng.random((_PLACES - 1, 2))])
+        corners = (places * [length - size for length in stain.shape] / _CELL).astype(int)
+        side = max(1, size // _CELL)
+        bottom, right = (np.minimum(corners[:, k] + side, sums.shape[k] - 1) for k in (0, 1))
+        top, left = corners.T
+        full = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        return places[full.argmax()]
 
     def _draw_case(self, rng: np.random.Generator) -> Case | None:
         if not self._cases or rng.random() >= self.config.corruption.probability:
@@ -117,6 +169,29 @@ class CropSampler:
             return self.dataset.prepare(sample, corrupt(raw, kind, severity, full_scale=scale))
 
         return self._corrupted.get((sample.key, case), make)
+
+
+def foreground_map(stain: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums of the stained share over all cells above and left, (H / 16 + 1, W / 16 + 1)."""
+    height, width = (length // _CELL for length in stain.shape)
+    stained = (stain[: height * _CELL, : width * _CELL] > 0).astype(np.float32)
+    cells = stained.reshape(height, _CELL, width, _CELL).mean((1, 3))
+    return np.pad(cells.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+
+
+def draw_jitter(config: TrainingConfig, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Gain, offset and SD of the noise of one crop."""
+    gain, offset, noise = rng.random(3)
+    largest = config.intensity_jitter
+    return math.exp(largest * (2 * gain - 1)), largest * (2 * offset - 1), config.noise * noise
+
+
+def jittered(batch: Batch) -> Tensor:
+    """The batch's inputs with their gain, offset and noise, all crops at once, on their device."""
+    gain, offset, noise = (batch.jitter[:, k].view(-1, 1, 1, 1) for k in range(3))
+    generator = torch.Generator(batch.images.device).manual_seed(batch.seed)
+    random = torch.empty_like(batch.images).normal_(generator=generator)
+    return batch.images * gain + offset + noise * random
 
 
 def draw_turn(config: TrainingConfig, rng: np.random.Generator) -> Turn:

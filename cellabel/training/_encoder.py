@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cellabel.datasets import Dataset
 from cellabel.errors import InputError
-from cellabel.networks import ConvAutoencoder
+from cellabel.networks import AUTOENCODERS, Autoencoder
 from cellabel.training._config import TrainingConfig
 from cellabel.training._crops import CropSampler
 from cellabel.training._schedule import learning_rate
@@ -19,9 +19,10 @@ def train_encoder(
     dataset: Dataset,
     config: TrainingConfig | None = None,
     *,
+    kind: str = "conv",
     code_channels: int = 32,
     progress: Callable[[str], None] | None = None,
-) -> ConvAutoencoder:
+) -> Autoencoder:
     """Trains an autoencoder on the transmitted-light images of a data set's training side.
 
     It never sees corrupted images, so that faults which a champion has learnt to ignore stay visible to it.
@@ -29,6 +30,7 @@ def train_encoder(
     Args:
         dataset: whose training fields are cropped.
         config: steps, crops, learning rate, base_channels, depth and seed are used; corruption may not be on.
+        kind: one of `cellabel.networks.AUTOENCODERS`.
         code_channels: length of the embedding.
         progress: called with a sentence ten times.
 
@@ -36,8 +38,10 @@ def train_encoder(
         The encoder in eval mode; `save_encoder` keeps it, `cellabel.prediction.embed_image` uses it.
 
     Raises:
-        InputError: corruption is on, or a field is smaller than a crop.
+        InputError: corruption is on, an unknown kind, or a field is smaller than a crop.
     """
+    if kind not in AUTOENCODERS:
+        raise InputError(f"No autoencoder is called {kind!r}; choose from {', '.join(AUTOENCODERS)}.")
     config = config or TrainingConfig()
     if config.corruption.probability > 0:
         raise InputError(
@@ -46,7 +50,7 @@ def train_encoder(
     sampler, steps = CropSampler(dataset, config), config.steps(len(dataset.train))
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        encoder = ConvAutoencoder(config.base_channels, config.depth, code_channels).train()
+        encoder = AUTOENCODERS[kind](config.base_channels, config.depth, code_channels).train()
     optimiser = torch.optim.AdamW(encoder.parameters(), weight_decay=config.weight_decay)
     for step in range(steps):
         for group in optimiser.param_groups:

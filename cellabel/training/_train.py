@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import math
 import os
+import re
 import shutil
 import tempfile
 import uuid
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 import cellabel
-from cellabel.datasets import Dataset
+from cellabel.datasets import Dataset, split_proof
 from cellabel.errors import InputError
 from cellabel.networks import OrganelleModel, UNet, save_model
 from cellabel.training._config import TrainingConfig
-from cellabel.training._crops import CropSampler
 from cellabel.training._losses import SCALE_BLIND, combined_loss
 from cellabel.training._operating_point import set_operating_point
 from cellabel.training._precision import resolve_precision
+from cellabel.training._surroundings import quiet, threads
 from cellabel.training._validation import pixel_agreement, validation_fields
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_NAME = "last.ckpt"
 OPERATING_FIELDS, OPERATING_MEGAPIXELS = 24, 4.0
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,86 +95,150 @@ def train(
         "initial": initial.version if initial is not None else "",
     }
     precision = _resumed_precision(checkpoint, identity) or resolve_precision(config.precision)
-    with _quiet(), _threads(config.num_threads), torch.random.fork_rng():
-        fitting = _fit(
-            dataset,
-            config,
-            losses,
-            initial=initial,
-            precision=precision,
-            identity=identity,
-            logger=logger,
-            checkpoint=checkpoint,
-            folder=_checkpoint_folder(result),
-            progress=progress,
+    with quiet(), threads(config.num_threads), torch.random.fork_rng():
+        fitting = _fit_in_memory(
+            _Plan(
+                dataset,
+                config,
+                losses,
+                initial,
+                precision,
+                identity,
+                logger,
+                _checkpoint_folder(result),
+                progress,
+            ),
+            checkpoint,
         )
         if dataset.binary and dataset.validation:
             fields = validation_fields(
                 dataset, dataset.validation, OPERATING_MEGAPIXELS, most=OPERATING_FIELDS
             )
-            set_operating_point(fitting.network, fields)
+            set_operating_point(fitting.judged, fields)
         metrics = _final_metrics(fitting, dataset, precision)
     model = OrganelleModel(
-        fitting.network, _model_config(fitting.network, dataset, config, losses, precision)
+        fitting.judged, _model_config(fitting.judged, dataset, config, losses, precision)
     ).eval()
     return _keep(model, dataset, metrics, fitting.history, result)
 
 
-def _fit(
-    dataset: Dataset,
-    config: TrainingConfig,
-    losses: dict[str, float],
-    *,
-    initial: OrganelleModel | None,
-    precision: str,
-    identity: dict[str, Any],
-    logger: Any,
-    checkpoint: Path | None,
-    folder: Path,
-    progress: Callable[[str], None] | None,
-) -> Fitting:
-    """Runs the loop; the fitted network holds the best weights afterwards."""
+@dataclass(frozen=True)
+class _Plan:
+    """One training, as `train` was asked for it."""
+
+    dataset: Dataset
+    config: TrainingConfig
+    losses: dict[str, float]
+    initial: OrganelleModel | None
+    precision: str
+    identity: dict[str, Any]
+    logger: Any
+    folder: Path
+    progress: Callable[[str], None] | None
+
+
+def _fit_in_memory(plan: _Plan, checkpoint: Path | None) -> Fitting:
+    """Fits; where memory does not suffice, halves what passes the network at once and goes on.
+
+    Raises:
+        InputError: not even one crop at a time fits.
+    """
+    config, accumulation = plan.config, plan.config.accumulation
+    while True:
+        try:
+            return _fit(plan, checkpoint, accumulation)
+        except (RuntimeError, ProcessRaisedException) as error:
+            reason = _lacking_memory(error)
+            if reason is None:
+                raise
+        most = config.batch_size // config.devices
+        if accumulation >= most:
+            raise InputError(
+                f"Not even one crop of {config.crop_size} px at a time fits into memory ({reason}); choose a "
+                "smaller crop_size or base_channels."
+            )
+        accumulation = min(2 * accumulation, most)
+        if plan.progress is not None:
+            plan.progress(
+                f"out of memory ({reason}): a step's {config.batch_size} crops now pass the network in "
+                f"{accumulation * config.devices} parts"
+            )
+        checkpoint = _own_checkpoint(plan) or checkpoint
+
+
+def _lacking_memory(error: Exception) -> str | None:
+    """The line that says that memory did not suffice; None where something else went wrong.
+
+    Raises:
+        InputError: another process refused to go on, with its sentence.
+    """
+    lines = str(error).splitlines()
+    if refusal := next((line for line in lines if "InputError: " in line), None):
+        raise InputError(refusal.split("InputError: ", 1)[1]) from error
+    return next((line for line in lines if _OUT_OF_MEMORY.search(line)), None)
+
+
+def _own_checkpoint(plan: _Plan) -> Path | None:
+    """The checkpoint of this very training, if it came that far; one left by another is not taken up."""
+    kept = plan.folder / CHECKPOINT_NAME
+    try:
+        return kept if kept.is_file() and _resumed_precision(kept, plan.identity) else None
+    except InputError:
+        return None
+
+
+def _fit(plan: _Plan, checkpoint: Path | None, accumulation: int) -> Fitting:
+    """Runs the loop; the judged network holds the best weights afterwards."""
     import lightning.pytorch as lightning
-    from torch.utils.data import DataLoader
 
     from cellabel.training._callbacks import callbacks
-    from cellabel.training._module import Fitting, StepBatches
+    from cellabel.training._module import Fitting, told
 
-    total = config.steps(len(dataset.train))
-    interval = math.ceil(total / config.validations)
+    config, kept = plan.config, plan.folder / CHECKPOINT_NAME
+    several = config.devices > 1
     torch.manual_seed(config.seed)
     network = UNet(**_network_arguments(config))
-    if initial is not None:
-        _take_weights(network, initial)
+    if plan.initial is not None:
+        _take_weights(network, plan.initial)
+    progress = None if several else plan.progress  # what listens may not be sent to another process
     fitting = Fitting(
-        network,
-        config,
-        losses,
-        binary=dataset.binary,
-        total_steps=total,
-        validation=validation_fields(dataset, dataset.validation, config.validation_megapixels),
-        progress=progress,
+        network, plan.dataset, config, plan.losses, accumulation=accumulation, progress=progress
     )
-    batches = StepBatches(CropSampler(dataset, config), interval, total, lambda: fitting.global_step)
     trainer = lightning.Trainer(
-        max_steps=total,
+        max_steps=fitting.total_steps,
         max_epochs=-1,
         accelerator="auto",
-        devices=1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-        logger=logger if logger is not None else False,
-        callbacks=callbacks(config, folder / CHECKPOINT_NAME, identity | {"precision": precision}),
+        devices=config.devices,
+        strategy=_processes() if several else "auto",
+        precision="bf16-mixed" if plan.precision == "bf16" else "32-true",
+        logger=plan.logger if plan.logger is not None else False,
+        callbacks=callbacks(config, kept, plan.identity | {"precision": plan.precision}),
+        accumulate_grad_batches=accumulation,
         gradient_clip_val=config.gradient_clip,
         enable_checkpointing=True,
         enable_model_summary=False,
         enable_progress_bar=config.enable_progress_bar,
         num_sanity_val_steps=0,
+        default_root_dir=plan.folder,
     )
     for one in trainer.loggers:
-        one.log_hyperparams(identity["config"] | {"dataset": dataset.version, "precision": precision})
-    trainer.fit(fitting, DataLoader(batches, batch_size=None), ckpt_path=checkpoint, weights_only=True)
-    fitting.network.load_state_dict(fitting.best_state)
+        settings = plan.identity["config"]
+        one.log_hyperparams(settings | {"dataset": plan.dataset.version, "precision": plan.precision})
+    trainer.fit(fitting, ckpt_path=checkpoint, weights_only=True)
+    if several:  # the fitted network lived in the other processes; what they kept is the checkpoint
+        fitting.take_up(torch.load(kept, map_location="cpu", weights_only=True)["fitting"])
+        for row in fitting.history if plan.progress is not None else ():
+            plan.progress(told(row, fitting.total_steps))  # type: ignore[misc]
+    fitting.judged.load_state_dict(fitting.best_state)
     return fitting
+
+
+def _processes() -> Any:
+    """One process a device: NCCL between GPUs, gloo between processes on the CPU."""
+    from lightning.pytorch.strategies import DDPStrategy
+
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    return DDPStrategy(start_method="spawn", process_group_backend=backend)
 
 
 def _take_weights(network: UNet, initial: OrganelleModel) -> None:
@@ -187,7 +251,7 @@ def _take_weights(network: UNet, initial: OrganelleModel) -> None:
 
 
 def _network_arguments(config: TrainingConfig) -> dict[str, Any]:
-    names = ("base_channels", "depth", "activation", "norm", "dropout", "initialisation")
+    names = ("base_channels", "depth", "activation", "norm", "dropout", "initialisation", "upsampling")
     return {name: getattr(config, name) for name in names}
 
 
@@ -209,20 +273,31 @@ def _model_config(
 
 
 def _final_metrics(fitting: Fitting, dataset: Dataset, precision: str) -> dict[str, Any]:
+    last = fitting.history[-1]
+    column = {"loss": "validation_loss", "pearson": "validation_pearson", "downstream": "downstream_error"}
+    best = _best_row(fitting.history, column[fitting.config.monitor])
     metrics: dict[str, Any] = {
-        "steps": int(fitting.history[-1]["step"]),
-        "seconds": fitting.history[-1]["seconds"],
-        "best_step": int(min(fitting.history, key=lambda row: row["validation_loss"])["step"]),
+        "steps": int(last["step"]),
+        "seconds": last["seconds"],
+        "best_step": int(best["step"]),
         "precision": precision,
-        "parameters": sum(parameter.numel() for parameter in fitting.network.parameters()),
+        "accumulation": fitting.accumulation,
+        "parameters": sum(parameter.numel() for parameter in fitting.judged.parameters()),
         "split": dataset.split_description,
+        "split_proof": split_proof(dataset),
     }
     fields = validation_fields(dataset, dataset.test, fitting.config.validation_megapixels)
     for side, chosen in (("validation", fitting.validation), ("test", fields)):
         if chosen:
-            agreement = pixel_agreement(fitting.network, chosen, fitting.loss, binary=fitting.binary)
+            agreement = pixel_agreement(fitting.judged, chosen, fitting.loss, binary=dataset.binary)
             metrics[side] = agreement._asdict()
     return metrics
+
+
+def _best_row(history: list[dict[str, float]], column: str) -> dict[str, float]:
+    """The row that the best weights are of; Pearson's r is best where it is highest."""
+    sign = -1 if column == "validation_pearson" else 1
+    return min(history, key=lambda row: sign * row[column] if math.isfinite(row[column]) else float("inf"))
 
 
 def _keep(
@@ -299,32 +374,3 @@ def _resumed_precision(checkpoint: Path | None, identity: dict[str, Any]) -> str
         if kept[name] != identity[name]:
             raise InputError(f"The checkpoint {checkpoint} is of another {what}; train from the start.")
     return str(kept["precision"])
-
-
-@contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Lightning's advice about workers, loggers and hardware out of the reader's way."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
-            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cellabel.datasets import Dataset, FieldSample
+from cellabel.evaluation import well_errors
+from cellabel.measurement import measure_field
 from cellabel.networks import UNet
+from cellabel.segmentation import segment
 from cellabel.training._losses import Loss
 
 LARGEST_SIDE = 1024
@@ -59,23 +63,14 @@ def pixel_agreement(
     network: UNet, fields: Sequence[ValidationField], loss: Loss, *, binary: bool
 ) -> PixelAgreement:
     """Predicts the fields in eval mode (the mode is restored) and compares them with their targets."""
-    device = next(network.parameters()).device
-    training = network.training
-    network.eval()
     losses, correlations, sums = [], [], np.zeros(5)
-    with torch.no_grad():
-        for field in fields:
-            image = torch.empty(field.image.shape, memory_format=torch.channels_last).copy_(field.image)
-            output = network(image.to(device)).float().cpu()
-            losses.append(float(loss(output, field.target)))
-            predicted = torch.sigmoid(output) if binary else output
-            p, y = (
-                predicted.numpy().ravel().astype(np.float64),
-                field.target.numpy().ravel().astype(np.float64),
-            )
-            correlations.append(_pearson(p, y))
-            sums += (p.size, p.sum(), y.sum(), (p * y).sum(), (y * y).sum())
-    network.train(training)
+    for field in fields:
+        output = _predicted(network, field)
+        losses.append(float(loss(output, field.target)))
+        predicted = torch.sigmoid(output) if binary else output
+        p, y = (pixels.numpy().ravel().astype(np.float64) for pixels in (predicted, field.target))
+        correlations.append(_pearson(p, y))
+        sums += (p.size, p.sum(), y.sum(), (p * y).sum(), (y * y).sum())
     n, sum_p, sum_y, sum_py, sum_yy = sums
     spread = n * sum_yy - sum_y**2
     slope = (n * sum_py - sum_p * sum_y) / spread if spread > 0 else float("nan")
@@ -88,6 +83,36 @@ def pixel_agreement(
         float((sum_p - slope * sum_y) / n),
         len(fields),
     )
+
+
+def downstream_error(network: UNet, fields: Sequence[ValidationField], dataset: Dataset) -> float:
+    """Mean |log error| of what is measured on the segmented prediction, over fields and primary metrics.
+
+    The same segmentation is measured on the target. Fields count as wells do for the gate: zeros are floored.
+    """
+    sides: dict[str, list[pd.DataFrame]] = {"true": [], "predicted": []}
+    for number, field in enumerate(fields):
+        predicted = _predicted(network, field)
+        predicted = torch.sigmoid(predicted) if dataset.binary else predicted
+        for side, pixels in (("true", field.target), ("predicted", predicted)):
+            image, size = pixels[0, 0].numpy(), dataset.pixel_size_um
+            labels = segment(image, dataset.recipe, pixel_size_um=size)
+            row = measure_field(labels, image, organelle=dataset.recipe, pixel_size_um=size)
+            sides[side].append(row.assign(Metadata_Plate=field.sample.plate_id, Metadata_Well=str(number)))
+    true, ours = (pd.concat(sides[side], ignore_index=True) for side in ("true", "predicted"))
+    errors = well_errors(true, ours, dataset.recipe.primary_metrics)["log_error"].abs()
+    return float(errors.mean())
+
+
+def _predicted(network: UNet, field: ValidationField) -> Tensor:
+    """The output (1, 1, H, W) in eval mode; the mode is restored."""
+    training, device = network.training, next(network.parameters()).device
+    network.eval()
+    with torch.no_grad():
+        image = torch.empty(field.image.shape, memory_format=torch.channels_last).copy_(field.image)
+        output = network(image.to(device)).float().cpu()
+    network.train(training)
+    return output
 
 
 def _pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

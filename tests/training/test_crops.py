@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from cellabel.corruptions import corrupt
 from cellabel.datasets import FieldSample
 from cellabel.preprocessing import prepare_input
 from cellabel.training import CorruptionAugmentation, TrainingConfig
-from cellabel.training._crops import CropSampler, Turn, cut, draw_turn
+from cellabel.training._crops import CropSampler, Turn, cut, draw_turn, jittered
 
 
 class Fields:
@@ -143,6 +144,47 @@ def test_without_augmentation_crops_are_windows():
         assert (windows[..., 0, 0] == image[0, 0]).any()
 
 
+def test_a_part_of_a_step_is_that_part_of_the_whole():
+    sampler = CropSampler(Fields(), config())
+    whole, part = sampler.batch(5), sampler.batch(5, range(2, 4))
+    assert torch.equal(part.images, whole.images[2:4]) and part.samples == whole.samples[2:4]
+    assert part.share == pytest.approx(1 / 3) and whole.share == 1
+
+
+def test_crops_look_for_the_stain_where_asked_to():
+    fields = Fields((320, 320))
+    stain = np.zeros((320, 320), np.float32)
+    stain[200:260, 40:100] = 1
+    fields.stain = lambda sample: stain
+    plain = CropSampler(fields, config(batch_size=64)).batch(0)
+    asked = CropSampler(fields, config(batch_size=64, foreground_share=1.0)).batch(0)
+    assert asked.targets.mean() > 2 * plain.targets.mean() > 0
+    filled = [row for row, target in enumerate(asked.targets) if target.max() > 0]
+    for row, column in (asked.centres[index] for index in filled):
+        assert 170 < row < 290 and 10 < column < 130
+
+
+def test_a_field_without_stain_is_cropped_anywhere():
+    fields = Fields((320, 320))
+    fields.stain = lambda sample: np.zeros((320, 320), np.float32)
+    batch = CropSampler(fields, config(foreground_share=1.0)).batch(0)
+    assert len(set(batch.centres)) > 3
+
+
+def test_jitter_changes_gain_and_offset_of_each_crop_and_noise_is_added():
+    sampler = CropSampler(Fields(), config(intensity_jitter=0.2, noise=0.3, batch_size=40))
+    batch = sampler.batch(0)
+    gain, offset, noise = batch.jitter.T
+    assert 0.8 < gain.min() < 0.9 < 1.1 < gain.max() < 1.23 and offset.abs().max() <= 0.2
+    assert noise.min() >= 0 and 0.2 < noise.max() <= 0.3
+    images = jittered(batch)
+    rest = images - (batch.images * gain.view(-1, 1, 1, 1) + offset.view(-1, 1, 1, 1))
+    torch.testing.assert_close(rest.std((1, 2, 3)), noise, rtol=0.15, atol=1e-4)
+    assert torch.equal(images, jittered(sampler.batch(0)))
+    still = CropSampler(Fields(), config()).batch(0)
+    torch.testing.assert_close(jittered(still), still.images)
+
+
 def test_a_crop_larger_than_the_field_is_refused_with_the_field():
     with pytest.raises(InputError, match=r"well A0.*crop_size"):
         CropSampler(Fields((20, 200)), config()).batch(0)
@@ -209,6 +251,7 @@ def test_a_field_of_floats_needs_the_instruments_range():
         {"corruption": {"kinds": ["fog"]}},
         {"corruption": {"probability": 2}},
         {"shear_axis_degrees": 30},
+        {"batch_size": 3, "devices": 2, "accumulation": 2},
     ],
 )
 def test_a_wrong_setting_is_told_in_one_sentence(values):

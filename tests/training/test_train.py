@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 
 from cellabel import InputError
 from cellabel.datasets import build_dataset
-from cellabel.networks import load_model
+from cellabel.networks import PoolingAutoencoder, UNet, load_model
 from cellabel.training import TrainingConfig, train, train_encoder
+from cellabel.training._validation import downstream_error, validation_fields
 
 SIZE = 72
 
@@ -30,14 +32,15 @@ def cells(seed, brightness=4000.0):
     return {"transmitted": light.astype(np.uint16), "nuclei": nuclei, "gfp": nuclei}
 
 
+def take(images, role, plane="middle"):
+    return images[role]
+
+
 def plate(wells=6):
     def field(n):
         images = cells(n)
-
-        def image(role, plane="middle"):
-            return images[role]
-
-        return SimpleNamespace(roles=tuple(images), image=image, images=images)
+        # No closure: another process can be sent this one.
+        return SimpleNamespace(roles=tuple(images), image=partial(take, images), images=images)
 
     return SimpleNamespace(
         plate_id="P1",
@@ -201,7 +204,9 @@ def test_a_loss_that_is_not_finite_names_the_field(tmp_path):
         return pixels
 
     broken.stain = with_a_hole
-    with pytest.raises(InputError, match=f"target of plate P1, well {culprit.well}, site 1"):
+    with pytest.raises(
+        InputError, match=f"target of plate P1, well {culprit.well}, site 1 .the crop around row"
+    ):
         train(broken, tiny(batch_size=8), folder=tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -321,6 +326,10 @@ def test_an_encoder_learns_to_remember_images_and_refuses_corruption(dataset):
     )
     losses = [float(sentence.split("loss ")[1]) for sentence in heard]
     assert losses[-1] < 0.7 * losses[0] and not encoder.training
+    other = train_encoder(dataset, tiny(max_steps=1), kind="pooling", code_channels=8)
+    assert isinstance(other, PoolingAutoencoder) and other.embedding_length == 8
+    with pytest.raises(InputError, match="conv, pooling"):
+        train_encoder(dataset, tiny(), kind="magic")
     with pytest.raises(InputError, match="blind"):
         train_encoder(dataset, tiny(corruption={"probability": 0.1}))
 
@@ -336,3 +345,109 @@ def test_a_training_can_start_from_the_weights_of_a_model(trained, dataset):
 def test_weights_of_another_network_are_refused(trained, dataset):
     with pytest.raises(InputError, match="is not the one of this training"):
         train(dataset, tiny(base_channels=8), initial=trained[0].model)
+
+
+def test_a_running_mean_of_the_weights_is_kept_where_asked_for(dataset, tmp_path):
+    def averages(plain, decay):
+        kept = train(dataset, tiny(max_steps=1, validations=1, ema_decay=decay))
+        moved = [(weights(kept)[n] - weights(plain)[n]).abs().max().item() for n in weights(plain)]
+        return max(moved)
+
+    one_step = train(dataset, tiny(max_steps=1, validations=1))
+    assert averages(one_step, 1e-9) < 1e-6 < averages(one_step, 0.999)
+
+
+def test_a_killed_training_takes_its_running_mean_up_again(dataset, tmp_path):
+    checkpoint = interrupted(dataset, tmp_path / "model", ema_decay=0.9)
+    resumed = train(dataset, tiny(ema_decay=0.9), resume=checkpoint)
+    assert same_weights(resumed, train(dataset, tiny(ema_decay=0.9)))
+
+
+def test_accumulated_gradients_make_the_same_step(dataset):
+    settings = {"max_steps": 3, "validations": 1, "batch_size": 5, "norm": "none", "losses": {"mse": 1.0}}
+    whole, parts = train(dataset, tiny(**settings)), train(dataset, tiny(**settings, accumulation=3))
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], tensor, atol=1e-5, rtol=0)
+    assert parts.metrics["steps"] == 3
+
+
+def test_two_processes_share_a_step_and_end_with_the_weights_of_one(dataset, tmp_path):
+    settings = {"max_steps": 4, "validations": 2, "norm": "none", "losses": {"mse": 1.0}, "batch_size": 4}
+    heard = []
+    one = train(dataset, tiny(**settings))
+    two = train(dataset, tiny(**settings, devices=2), folder=tmp_path / "model", progress=heard.append)
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], tensor, atol=1e-5, rtol=0)
+    assert [sentence.split(":")[0] for sentence in heard] == ["step 2 of 4", "step 4 of 4"]
+    assert two.metrics["test"]["pearson"] == pytest.approx(one.metrics["test"]["pearson"], abs=1e-3)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def narrow_memory(monkeypatch, most):
+    """No more than `most` crops pass the network at once."""
+    forward = UNet.forward
+
+    def limited(self, images, *arguments, **options):
+        if self.training and len(images) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return forward(self, images, *arguments, **options)
+
+    monkeypatch.setattr(UNet, "forward", limited)
+
+
+def test_out_of_memory_halves_what_passes_at_once_and_says_so(dataset, monkeypatch):
+    narrow_memory(monkeypatch, 2)
+    heard = []
+    result = train(dataset, tiny(batch_size=8, max_steps=2, validations=1), progress=heard.append)
+    assert result.metrics["accumulation"] == 4 and result.metrics["steps"] == 2
+    assert "8 crops now pass the network in 2 parts" in heard[0] and "in 4 parts" in heard[1]
+
+
+def test_where_not_even_one_crop_fits_the_remedy_is_named(dataset, monkeypatch):
+    narrow_memory(monkeypatch, 0)
+    with pytest.raises(InputError, match=r"Not even one crop of 32 px.*base_channels"):
+        train(dataset, tiny())
+
+
+def test_the_measured_nuclei_can_choose_the_weights(dataset):
+    result = train(dataset, tiny(monitor="downstream", early_stopping_patience=4))
+    errors = result.history["downstream_error"]
+    assert np.isfinite(errors).all() and (errors >= 0).all()
+    assert result.metrics["best_step"] == result.history["step"][errors.argmin()]
+
+
+def test_pearson_can_choose_the_weights(dataset):
+    result = train(dataset, tiny(monitor="pearson"))
+    best = result.history["validation_pearson"].argmax()
+    assert result.metrics["best_step"] == result.history["step"][best]
+
+
+def test_a_perfect_prediction_has_no_downstream_error(dataset):
+    class Perfect(torch.nn.Module):
+        def __init__(self, fields):
+            super().__init__()
+            self.answers = {field.image.sum().item(): field.target for field in fields}
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+            self.gain = 1.0
+
+        def forward(self, images):
+            return self.gain * self.answers[images.sum().item()]
+
+    fields = validation_fields(dataset, dataset.train, 1.0)
+    perfect = Perfect(fields)
+    assert downstream_error(perfect, fields, dataset) == pytest.approx(0, abs=1e-6)
+    perfect.gain = 1.2  # moves both intensities, but neither count nor area
+    assert downstream_error(perfect, fields, dataset) == pytest.approx(np.log(1.2) / 2, rel=0.2)
+
+
+def test_the_report_proves_the_split(trained):
+    proof = trained[0].metrics["split_proof"]
+    assert proof["problems"] == [] and proof["shared"]["train and test"]["wells"] == 0
+    assert proof["sides"]["test"]["wells"] == 2
+
+
+def test_jitter_noise_and_foreground_are_trained_with_and_repeat(dataset):
+    settings = {"intensity_jitter": 0.2, "noise": 0.1, "foreground_share": 0.5, "max_steps": 2}
+    first, again = (train(dataset, tiny(**settings, validations=1)) for _ in range(2))
+    assert same_weights(first, again)
+    assert not same_weights(first, train(dataset, tiny(max_steps=2, validations=1)))
