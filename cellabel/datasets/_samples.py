@@ -27,8 +27,8 @@ class FieldLike(Protocol):
         """Channels that the field has."""
         ...
 
-    def image(self, role: str) -> NDArray[Any]:
-        """(H, W) of the stored dtype."""
+    def image(self, role: str, plane: str = "middle") -> NDArray[Any]:
+        """(H, W) of the stored dtype; of a stack, the plane that the recipe names."""
         ...
 
 

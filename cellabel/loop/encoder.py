@@ -29,7 +29,7 @@ from cellabel.plates import Plate, open_plate
 from cellabel.stores import Home
 
 if TYPE_CHECKING:
-    from cellabel.networks import ConvAutoencoder
+    from cellabel.networks import Autoencoder
 
 __all__ = ["FrozenEncoder", "embed_field", "embed_plate", "encoder_sight", "open_encoder", "train_once"]
 
@@ -49,7 +49,7 @@ class FrozenEncoder:
         seconds: that training took.
     """
 
-    network: ConvAutoencoder
+    network: Autoencoder
     version: str
     plates: tuple[str, ...]
     seconds: float
@@ -127,7 +127,7 @@ def embed_plate(home: Home, plate: Plate, encoder: FrozenEncoder) -> pd.DataFram
     return table
 
 
-def embed_field(network: ConvAutoencoder, image: NDArray) -> NDArray[np.float32]:
+def embed_field(network: Autoencoder, image: NDArray) -> NDArray[np.float32]:
     """The code of a raw image (H, W), its mean over the image."""
     from cellabel.prediction import embed_image
 

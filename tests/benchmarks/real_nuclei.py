@@ -38,7 +38,7 @@ class RealField:
     stem: str
     roles: tuple[str, ...] = tuple(ROLES)
 
-    def image(self, role: str) -> np.ndarray:
+    def image(self, role: str, plane: str = "middle") -> np.ndarray:
         return tifffile.imread(f"{self.stem}_{ROLES[role]}.tif")
 
 

@@ -31,7 +31,7 @@ class FakeField:
     def roles(self):
         return tuple(self.images)
 
-    def image(self, role):
+    def image(self, role, plane="middle"):
         return self.images[role]
 
 
