@@ -185,6 +185,10 @@ class Settings(BaseSettings):
         "http://127.0.0.1:3000", description="Where people open Dagster; the links in alerts begin with it."
     )
     sensor_seconds: int = Field(30, ge=1, description="Least time between two looks of each sensor.")
+    quality: dict[str, dict[str, float]] = Field(
+        {},
+        description='Instrument, or "all", → changes of cellabel.plates.quality.QualityThresholds by name.',
+    )
     threads: int = Field(0, ge=0, description="Threads of a run's numerics; 0: all cores.")
     inbox: InboxSettings = InboxSettings()
     models: ModelSettings = ModelSettings()

@@ -46,6 +46,8 @@ defs = dg.Definitions(
     asset_checks=[
         plate_checks.complete,
         plate_checks.quality,
+        plate_checks.faults,
+        plate_checks.registration,
         *(model_checks.no_leakage(organelle) for organelle in organelles),
         *(model_checks.downstream(organelle) for organelle in organelles),
         *(model_checks.robustness(organelle) for organelle in organelles),

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cellabel.loop import TakenIn
-    from cellabel.plates import Acquisition, Plate
+    from cellabel.plates import Acquisition
     from cellabel.stores import Home
 
-__all__ = ["look_at", "take_in_acquisition"]
+__all__ = ["take_in_acquisition"]
 
 
 def take_in_acquisition(home: Home, acquisition: Acquisition, plate_id: str) -> TakenIn:
@@ -19,6 +19,7 @@ def take_in_acquisition(home: Home, acquisition: Acquisition, plate_id: str) -> 
     Raises:
         InputError: it cannot be imported, or is quarantined.
     """
+    from cellabel.loop import look_at
     from cellabel.plates import import_plate
 
     before = home.plates.record(plate_id) or {}
@@ -33,15 +34,3 @@ def take_in_acquisition(home: Home, acquisition: Acquisition, plate_id: str) -> 
     finally:
         home.plates.update_record(plate_id, **arrived)
     return look_at(home, plate)
-
-
-def look_at(home: Home, plate: Plate) -> TakenIn:
-    """Keep the tables of a plate's quality and of its wells in the order of imaging."""
-    from cellabel.loop import TakenIn
-    from cellabel.loop.acquisitions import _in_order_of_imaging
-    from cellabel.plates.quality import plate_quality
-
-    quality = plate_quality(plate)
-    home.tables.write(quality, "quality", plate.plate_id)
-    home.tables.write(_in_order_of_imaging(plate, quality), "acquisition", plate.plate_id)
-    return TakenIn(plate, quality)

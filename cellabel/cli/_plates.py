@@ -159,7 +159,7 @@ def release(
     changes: dict[str, Any] = {"status": "accepted", "reason": "", "quarantined_by": ""}
     home.plates.update_record(plate, **changes, **({"accepted_for_training": True} if for_training else {}))
     if not home.tables.has("acquisition", plate):
-        from cellabel.cli._intake import look_at
+        from cellabel.loop import look_at
         from cellabel.plates import open_plate
 
         with working(f"looking at the fields of {plate}"):

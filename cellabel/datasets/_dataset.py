@@ -19,6 +19,7 @@ from cellabel.datasets._split import Split, fold_samples
 from cellabel.errors import InputError
 from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM, Organelle
 from cellabel.organelles import organelle as recipe_of
+from cellabel.plates import registered
 from cellabel.preprocessing import prepare_input, prepare_target
 
 CACHE_BYTES = 2_000_000_000
@@ -194,7 +195,7 @@ class Dataset:
         stain = stain_of(field.roles, self.recipe)
         if stain is None:
             raise InputError(f"Field {sample.key} has no {self.organelle} stain; build the data set anew.")
-        pixels = field.image(stain, self.recipe.plane)
+        pixels = registered(plate, field.image(stain, self.recipe.plane), stain)
         with _naming(sample):
             target = prepare_target(pixels, self.recipe, pixel_size_um=plate.pixel_size_um)
         # What rounding leaves of a subtracted background is no stain.

@@ -1,4 +1,5 @@
 from .acquisitions import TakenIn as TakenIn
+from .acquisitions import look_at as look_at
 from .acquisitions import take_in as take_in
 from .agreements import exact_truth as exact_truth
 from .agreements import measure_stain as measure_stain

@@ -11,10 +11,10 @@ import pandas as pd
 
 from cellabel.errors import InputError
 from cellabel.plates import Plate, import_plate
-from cellabel.plates.quality import FEATURES, plate_quality
+from cellabel.plates.quality import FEATURES, QualityThresholds, plate_quality
 from cellabel.stores import Home
 
-__all__ = ["TakenIn", "take_in"]
+__all__ = ["TakenIn", "look_at", "take_in"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,19 @@ def take_in(home: Home, plate_id: str, folder: str | os.PathLike[str] = "") -> T
         )
     finally:
         home.plates.update_record(plate_id, **arrived)
-    quality = plate_quality(plate)
-    home.tables.write(quality, "quality", plate_id)
-    home.tables.write(_in_order_of_imaging(plate, quality), "acquisition", plate_id)
+    return look_at(home, plate)
+
+
+def look_at(home: Home, plate: Plate) -> TakenIn:
+    """Judge the fields of a stored plate; keep the tables of quality, and of wells in the order of imaging.
+
+    Raises:
+        InputError: the plate has no field, or the settings name a threshold that does not exist.
+    """
+    limits = QualityThresholds.of_instrument(home.settings.quality, plate.instrument)
+    quality = plate_quality(plate, limits)
+    home.tables.write(quality, "quality", plate.plate_id)
+    home.tables.write(_in_order_of_imaging(plate, quality), "acquisition", plate.plate_id)
     return TakenIn(plate, quality)
 
 

@@ -9,7 +9,7 @@ from cellabel.plates._acquisition import Acquisition, open_acquisition
 from cellabel.plates._importing import QuarantinedPlate, import_plate
 from cellabel.plates._issues import Issue
 from cellabel.plates._plan import PLAN_COLUMNS, PLAN_ROLES, read_plan
-from cellabel.plates._plate import Field, Plate, Well, open_plate, read_plate
+from cellabel.plates._plate import Field, Plate, Well, open_plate, read_plate, registered
 from cellabel.plates._writer import PlateWriter
 from cellabel.plates.layouts import LAYOUTS
 
@@ -29,4 +29,5 @@ __all__ = [
     "open_plate",
     "read_plan",
     "read_plate",
+    "registered",
 ]

@@ -15,6 +15,7 @@ FEATURES = (
 """What `acquisition_features` measures, in this order."""
 _CAMERA_MAXIMA = (255, 1023, 4095, 16383, 65535)
 _GRID = 16
+_DEBRIS_DEVIATIONS = 12.0
 _MIN_SIDE = 16
 _MAD_TO_SD = 1.4826
 _MEAN_BELOW_LIMIT = 0.7724
@@ -88,6 +89,22 @@ def content(image: np.ndarray, noise: float) -> float:
     detail = ((cells - coarse.repeat(2, axis=0).repeat(2, axis=1)) / of_noise).clip(-3, 3)
     energy = _halved(_halved(_halved(np.square(detail))))
     return float(np.sqrt(max(0.0, float(energy.max()) - 1)))
+
+
+def debris_share(image: np.ndarray) -> float:
+    """Share of the field in lumps of 8 px and more that are far darker or brighter than its light.
+
+    Cells of bright field and DIC are lines of detail about the light's level, averaged away over 8 px; dust,
+    threads and floating clumps are not. Far is `_DEBRIS_DEVIATIONS` robust standard deviations of such means.
+    """
+    x = image.astype(np.float32)
+    coarse = _halved(_halved(_halved(x)))
+    v, u = (8 * (np.arange(n) + 0.5) / (side / _GRID) for n, side in zip(coarse.shape, x.shape, strict=True))
+    v, u = ((blocks - 0.5) * 2 / (_GRID - 1) - 1 for blocks in (v[:, None], u[None, :]))
+    rest = coarse - sum(c * term for c, term in zip(_illumination(x), _terms(u, v), strict=True))
+    rest = np.abs(rest - np.median(rest))
+    usual = max(_MAD_TO_SD * float(np.median(rest)), 0.01 * abs(float(np.median(x))), 1e-9)
+    return float((rest > _DEBRIS_DEVIATIONS * usual).mean())
 
 
 def _noise(x: np.ndarray) -> float:

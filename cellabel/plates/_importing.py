@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from upath import UPath
 
 from cellabel.errors import InputError
 from cellabel.plates._acquisition import Acquisition, open_acquisition
 from cellabel.plates._plan import plan_records
 from cellabel.plates._plate import PLATE_SUFFIX, Plate, open_plate
+from cellabel.plates._registration import plate_offsets
 from cellabel.plates._verification import TRANSMITTED, n_workers
 from cellabel.plates._writer import PlateWriter
 from cellabel.stores import PlateStore, check_plate_id, plate_store
@@ -117,10 +119,20 @@ def _record(acquisition: Acquisition, reason: str) -> dict[str, Any]:
     }
 
 
+def _registration(acquisition: Acquisition, fields: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    def read(key: tuple[str, int], role: str) -> np.ndarray | None:
+        image = acquisition.images.get((*key, role))
+        return acquisition.image(*key, role) if image is not None and image.bad is None else None
+
+    found = plate_offsets(fields, acquisition.channels, read, TRANSMITTED)
+    return {role: offset.as_json() for role, offset in found.items()}
+
+
 def _write(acquisition: Acquisition, name: str, path: UPath) -> None:
     """Stream the usable fields through a few threads; memory holds one field a thread."""
     fields = [key for key in acquisition.fields if key not in acquisition.quarantined]
     attributes = {
+        "registration": _registration(acquisition, fields),
         "content_hash": acquisition.content_hash,
         "acquired_at": acquisition.acquired_at.isoformat() if acquisition.acquired_at else None,
         "instrument": acquisition.instrument,

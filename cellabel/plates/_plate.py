@@ -15,6 +15,7 @@ from upath import UPath
 from cellabel.errors import InputError
 from cellabel.plates._ngff import field_path
 from cellabel.plates._plan import plan_table
+from cellabel.plates._registration import moved
 from cellabel.plates._writer import Location, zarr_location
 from cellabel.stores import PlateStore, plate_store
 
@@ -195,10 +196,28 @@ class Plate:
         columns = ["Metadata_Well", "Metadata_Site", "reason"]
         return pd.DataFrame(self.attributes.get("quarantined", []), columns=columns)
 
+    @property
+    def registration(self) -> pd.DataFrame:
+        """How far each stain lies from the transmitted light, index `channel` (see `ChannelOffset`).
+
+        Images are stored as they were taken; `registered` moves one for training.
+        """
+        import pandas as pd
+
+        columns = ["dy", "dx", "spread", "n", "of", "reliable"]
+        found = self.attributes.get("registration", {})
+        return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("channel")
+
     def fields(self) -> Iterator[Field]:
         """Every field, row by row, site by site."""
         for well in self.wells.values():
             yield from well.fields.values()
+
+
+def registered(plate: object, image: np.ndarray, role: str) -> np.ndarray:
+    """An image of one role, moved onto the transmitted light where the plate's offset is reliable."""
+    found = getattr(plate, "attributes", {}).get("registration", {})
+    return moved(image, found.get(role))
 
 
 def open_plate(store: PlateStore | str | os.PathLike[str], plate_id: str) -> Plate:

@@ -20,6 +20,7 @@ from cellabel.plates._ngff import (
     plate_metadata,
     well_metadata,
 )
+from cellabel.plates._shards import ShardedArray
 from cellabel.plates._wells import split_well, well_order
 from cellabel.stores import check_plate_id
 
@@ -109,7 +110,7 @@ class PlateWriter:
         folder = self.path / field_path(well, site)
         depth = max(len(stack) for stack in stacks.values())
         levels: list[np.ndarray] = []
-        arrays: list[Any] = []
+        arrays: list[ShardedArray] = []
         for z in range(depth):
             levels = _pyramid(self._plane(well, site, stacks, z))
             if not arrays:
@@ -117,7 +118,10 @@ class PlateWriter:
                     self._new_array(folder / str(level), pixels, depth) for level, pixels in enumerate(levels)
                 ]
             for array, pixels in zip(arrays, levels, strict=True):
-                array[(slice(None), z) if self._focus is not None else ...] = pixels
+                if self._focus is None:
+                    array.write(pixels)
+                else:
+                    array.write(pixels[:, None], (0, z, 0, 0))
         if labels:
             self._write_labels(folder, labels, levels[0].shape[1:])
         name = f"{self.plate_id} {well} {site}"
@@ -171,14 +175,15 @@ class PlateWriter:
                 plane[k] = here[role]
         return plane
 
-    def _new_array(self, path: UPath, pixels: np.ndarray, depth: int) -> Any:
+    def _new_array(self, path: UPath, pixels: np.ndarray, depth: int) -> ShardedArray:
         """One level; a shard holds one plane of every channel, so that planes are written one by one."""
         channels, height, width = pixels.shape
-        chunk = (1, _part(height), _part(width))
+        part = (_part(height), _part(width))
         if self._focus is None:
-            return _new_array(path, pixels.shape, pixels.dtype, chunk, ("c", "y", "x"))
+            return ShardedArray(path, pixels.shape, pixels.dtype, (1, *part), ("c", "y", "x"))
         shape, axes = (channels, depth, height, width), ("c", "z", "y", "x")
-        return _new_array(path, shape, pixels.dtype, (1, *chunk), axes, whole=(channels, 1, height, width))
+        whole = (channels, 1, height, width)
+        return ShardedArray(path, shape, pixels.dtype, (1, 1, *part), axes, whole)
 
     def _write_labels(self, folder: UPath, labels: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> None:
         for name, label in sorted(labels.items()):
@@ -190,7 +195,7 @@ class PlateWriter:
             home = folder / "labels" / name
             for level, pixels in enumerate(levels):
                 chunk = (_part(pixels.shape[0]), _part(pixels.shape[1]))
-                _new_array(home / str(level), pixels.shape, pixels.dtype, chunk, ("y", "x"))[...] = pixels
+                ShardedArray(home / str(level), pixels.shape, pixels.dtype, chunk, ("y", "x")).write(pixels)
             _write_group(home, {"ome": label_metadata(name, len(levels), self.pixel_size_um)})
         _write_group(folder / "labels", {"ome": {"version": "0.5", "labels": sorted(labels)}})
 
@@ -213,34 +218,6 @@ def _write_group(folder: UPath, attributes: Mapping[str, Any]) -> None:
 def _part(side: int) -> int:
     """A side in equal chunks, none above `CHUNK`: what sticks out of an image is compressed for nothing."""
     return -(-side // -(-side // CHUNK))
-
-
-def _new_array(
-    path: UPath,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    chunk: tuple[int, ...],
-    axes: tuple[str, ...],
-    whole: tuple[int, ...] | None = None,
-) -> Any:
-    """An empty array whose shards hold what is written at once (`whole`, by default everything)."""
-    import zarr
-    from zarr.codecs import BloscCodec, BloscShuffle
-
-    whole = whole or shape
-    shards = tuple(-(-side // part) * part for side, part in zip(whole, chunk, strict=True))
-    return zarr.create_array(
-        zarr_location(path),
-        shape=shape,
-        dtype=dtype,
-        chunks=chunk,
-        shards=shards,
-        compressors=[
-            BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle, typesize=dtype.itemsize)
-        ],
-        dimension_names=axes,
-        fill_value=0,
-    )
 
 
 def zarr_location(path: UPath) -> Any:

@@ -33,6 +33,16 @@ CHECKS_BY_ORGANELLE = (
 )
 ENCODER = ("encoder/drift", "encoder/embedded_plate", "encoder/frozen_encoder")
 UNPARTITIONED = ("champion", "organelle_model", "preprocessed_dataset", "frozen_encoder")
+PLATE_CHECKS = (
+    "complete",
+    "quality",
+    "focus",
+    "saturation",
+    "illumination",
+    "empty_fields",
+    "debris",
+    "duplicates",
+)
 HEAVY = ("torch", "mlflow", "skimage", "evidently", "sklearn", "matplotlib", "lightning", "cv2")
 
 
@@ -56,7 +66,8 @@ def test_the_checks_are_these(repository):
     found = {
         f"{key.asset_key.to_user_string()}:{key.name}" for key in repository.asset_graph.asset_check_keys
     }
-    expected = {"raw_plate:complete", "raw_plate:quality", "encoder/frozen_encoder:sees_defocus"}
+    expected = {f"raw_plate:{name}" for name in (*PLATE_CHECKS, "registration")}
+    expected.add("encoder/frozen_encoder:sees_defocus")
     expected |= {f"{organelle}/{name}" for organelle in ORGANELLES for name in CHECKS_BY_ORGANELLE}
     assert found == expected
 
@@ -64,7 +75,7 @@ def test_the_checks_are_these(repository):
 def test_the_checks_that_stop_a_run_are_these(repository):
     graph = repository.asset_graph
     blocking = {key.to_user_string() for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
-    assert blocking == {"raw_plate:complete", "raw_plate:quality"} | {
+    assert blocking == {f"raw_plate:{name}" for name in PLATE_CHECKS} | {
         f"{organelle}/preprocessed_dataset:no_leakage" for organelle in ORGANELLES
     }
 

@@ -10,7 +10,7 @@ from cellabel.loop import plate_status, take_in
 from cellabel.plates.quality import plate_quality
 from cellabel.simulation import simulate_plate
 from orchestration.assets.plates import raw_plate
-from orchestration.checks.plates import complete, quality
+from orchestration.checks.plates import FAULTS, complete, faults, quality, registration
 from orchestration.resources import Stores
 
 
@@ -26,7 +26,7 @@ def run(instance, home):
     def materialise(plate, folder):
         instance.add_dynamic_partitions("plates", [plate])
         return dg.materialize(
-            [raw_plate, complete, quality],
+            [raw_plate, complete, quality, faults, registration],
             partition_key=plate,
             instance=instance,
             resources={"stores": Stores()},
@@ -48,14 +48,14 @@ def message(result):
 def test_a_simulated_plate_is_stored_and_passes_its_checks(run, home, exported):
     result = run("S1", exported)
     assert result.success
-    assert {one.check_name: one.passed for one in result.get_asset_check_evaluations()} == {
-        "complete": True,
-        "quality": True,
-    }
+    names = {"complete", "quality", "registration", *FAULTS}
+    assert {one.check_name: one.passed for one in result.get_asset_check_evaluations()} == dict.fromkeys(
+        names, True
+    )
     (made,) = result.asset_materializations_for_node("raw_plate")
     assert made.metadata["wells"].value == 2 and made.metadata["quarantined_fields"].value == 0
     (looked,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "quality"]
-    assert looked.metadata["focus"].value.startswith("![focus by well](data:image/png;base64,")
+    assert looked.metadata["map"].value.startswith("![quality by well](data:image/png;base64,")
     assert plate_status(home, "S1").status == "accepted"
 
 

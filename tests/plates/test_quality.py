@@ -212,3 +212,46 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_debris_is_found_where_it_lies_and_crowded_plates_are_not_taken_for_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    dirty = scene(2)
+    for y, x in rng.integers(20, 236, (12, 2)):
+        dirty[y - 12 : y + 12, x - 12 : x + 12] -= 4000
+    images = [counts(scene(seed)) for seed in (0, 1, 3, 4)]
+    table = plate_quality(stored(tmp_path, [*images, counts(dirty)]))
+    assert table["free_of_debris"].tolist() == [True, True, True, True, False]
+    assert "debris covers" in table["reason"].iloc[4]
+    all_dirty = plate_quality(stored(tmp_path / "all", [counts(np.roll(dirty, k, 0)) for k in range(5)]))
+    assert all_dirty["free_of_debris"].all()
+
+
+def test_the_second_of_two_equal_fields_fails_and_names_the_first(tmp_path: Path) -> None:
+    table = plate_quality(stored(tmp_path, [counts(scene(seed)) for seed in (0, 1, 0, 2)]))
+    assert table["not_duplicate"].tolist() == [True, True, False, True]
+    assert table["reason"].iloc[2] == "the same image as well A01 site 1"
+
+
+def test_thresholds_are_those_of_the_instrument() -> None:
+    changes = {"all": {"max_unevenness": 0.7}, "scope-2": {"max_unevenness": 0.9, "min_fields_for_focus": 6}}
+    assert QualityThresholds.of_instrument({}, "scope-2") == QualityThresholds()
+    assert QualityThresholds.of_instrument(changes, "scope-1").max_unevenness == 0.7
+    found = QualityThresholds.of_instrument(changes, "scope-2")
+    assert (found.max_unevenness, found.min_fields_for_focus) == (0.9, 6)
+    with pytest.raises(InputError, match=r"threshold max_uneven = 1 cannot be used: thresholds are"):
+        QualityThresholds.of_instrument({"all": {"max_uneven": 1}}, "")
+
+
+def test_the_map_of_a_plate_shows_every_kind_of_fault(tmp_path: Path) -> None:
+    table = plate_quality(stored(tmp_path, [counts(scene(seed, 96)) for seed in range(4)]))
+    figure = plate_heatmap(table)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == [
+        "relative focus",
+        "saturated share",
+        "unevenness",
+        "content",
+        "debris share",
+        "passed",
+    ]
