@@ -78,3 +78,10 @@ def test_bad_images_and_unknown_steps_are_refused():
 def test_negative_values_are_allowed():
     shifted = stain().astype(np.float32) - 1000
     np.testing.assert_allclose(prepare_target(shifted, "nuclei"), prepare_target(stain(), "nuclei"), atol=2)
+
+
+@pytest.mark.parametrize("name", list(ORGANELLES))
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 60)])
+def test_an_image_smaller_than_every_structuring_element_has_a_target(name, shape):
+    target = prepare_target(np.arange(np.prod(shape), dtype=np.uint16).reshape(shape), name)
+    assert target.shape == shape and np.isfinite(target).all()

@@ -279,3 +279,25 @@ def test_golgi_in_a_stain_and_in_blurred_predictions_of_it_have_one_area():
     for sigma, tolerance in ((0.0, 0.1), (1.0, 0.2), (1.6, 0.3)):
         predicted = cv2.GaussianBlur(target, (0, 0), sigma) if sigma else target
         assert (segment(predicted, "golgi", floor=floor) > 0).sum() == pytest.approx(area, rel=tolerance)
+
+
+def test_clearing_the_border_keeps_labels_over_65535():
+    labels = np.zeros((8, 8), np.int32)
+    labels[3:5, 3:5], labels[0, 0] = 70_000, 70_001
+    np.testing.assert_array_equal(clear_border(labels), labels == 70_000)
+
+
+def test_more_objects_than_16_bits_can_number_are_all_numbered():
+    # One bright pixel in nine: a mask passes through the reporter's recipe without its opening.
+    image = np.zeros((816, 816), np.uint8)
+    image[1::3, 1::3] = 1
+    recipe = dataclasses.replace(
+        ORGANELLES["gfp"],
+        segmentation=(
+            ORGANELLES["gfp"].segmentation[0],
+            Step("separate", {"min_area_um2": 0.1}),
+        ),
+    )
+    labels = segment(image, recipe)
+    assert labels.dtype == np.int32 and labels.max() == image.sum() == 272**2 > 65_535
+    assert (np.bincount(labels.ravel())[1:] == 1).all()
