@@ -33,7 +33,7 @@ def flat_field(fields: Iterable[ArrayLike], *, dark: float = 0.0) -> NDArray[np.
         (H, W) float32 gain with mean 1, always positive: divide by it.
 
     Raises:
-        InputError: fewer than 3 fields, or fields of several shapes.
+        InputError: fewer than 3 fields, or fewer than 3 with light in them, or fields of several shapes.
 
     Source: after Peng et al. 2017, Nat Commun 8:14836 (BaSiC), with a fixed smooth basis in place of its
         prior.
@@ -56,7 +56,14 @@ def flat_field(fields: Iterable[ArrayLike], *, dark: float = 0.0) -> NDArray[np.
     stack = np.stack(
         [cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA) for image in images]
     )
-    gain = _rank_one(stack.astype(np.float64) - dark)
+    light = stack.astype(np.float64) - dark
+    lit = light.mean(axis=(1, 2)) > 0
+    if lit.sum() < 3:
+        raise InputError(
+            f"Illumination needs at least 3 fields brighter than {dark:g}, there are {lit.sum()} "
+            f"of {lit.size}; check the channel and the camera's offset."
+        )
+    gain = _rank_one(light[lit])
     full = cv2.resize(gain.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     full = np.maximum(full, np.float32(0.05))
     return np.asarray(full / full.mean(dtype=np.float64), np.float32)

@@ -109,6 +109,17 @@ def test_the_gain_of_even_light_is_one():
     assert np.abs(flat_field(fields) - 1).max() < 0.02
 
 
+def test_fields_without_light_are_left_out_and_never_alone():
+    lit = [np.random.default_rng(s).normal(100, 1, (40, 70)) for s in range(3)]
+    black = np.zeros((40, 70))
+    np.testing.assert_array_equal(flat_field([black, *lit, black]), flat_field(lit))
+    for fields in ([black] * 5, [black - 50] * 4, [*lit[:2], black]):
+        with pytest.raises(InputError, match="at least 3 fields brighter"):
+            flat_field(fields)
+    with pytest.raises(InputError, match="brighter than 120"):
+        flat_field(lit, dark=120.0)
+
+
 def test_too_few_or_unlike_fields_are_refused():
     with pytest.raises(InputError, match="at least 3"):
         flat_field([np.ones((5, 5))] * 2)
