@@ -176,7 +176,7 @@ def plates():
 
 def few_plates():
     """As `plates`, where the margin from leaving each of a few reference plates out widens the thresholds."""
-    clean_plates([(10, 8, 1), (5, 8, 1), (3, 8, 1)])
+    clean_plates([(3, 5, 1), (5, 5, 1), (10, 5, 1)])
 
 
 def clean_plates(cases, wells=24, d=16):
