@@ -29,7 +29,8 @@ def import_folder(
     layout: Annotated[
         str | None,
         typer.Option(
-            help="metaxpress, phenix, regex, or a layout.yaml elsewhere; found by the names if not given."
+            help="metaxpress, phenix, cellvoyager, ome_zarr, stack, ics, container, ome_tiff, regex, or a "
+            "layout.yaml elsewhere; found by names and contents if not given."
         ),
     ] = None,
     plate_id: Annotated[str | None, typer.Option(help="Another plate id than the acquisition's own.")] = None,
@@ -254,7 +255,9 @@ def _well(acquisition: Acquisition, well: str) -> dict[str, Any]:
     for site in sites:
         lacking = acquisition.missing.get((well, site), {})
         missing += [f"site {site} {role}: {why}" for role, why in lacking.items()]
-    return {"well": well, "sites": sites, "channels": shown, "missing": missing}
+    usable = [acquisition.images.get((well, site, role)) for site in sites for role in shown]
+    planes = sorted({len(image.planes) for image in usable if image is not None and image.planes})
+    return {"well": well, "sites": sites, "channels": shown, "planes": planes, "missing": missing}
 
 
 def _show_contents(found: dict[str, Any]) -> None:
@@ -266,7 +269,7 @@ def _show_contents(found: dict[str, Any]) -> None:
         f"{found['instrument'] or 'an unknown instrument'}; {found['planned_wells'] or 'no'} wells in the "
         "plan."
     )
-    columns = ("well", "sites", "channels", "missing")
+    columns = ("well", "sites", "channels", "planes", "missing")
     show("Wells", columns, [[well[name] for name in columns] for well in found["wells"]])
     issues = [
         [issue[name] for name in ("well", "site", "channel", "reason", "effect")] for issue in found["issues"]
