@@ -1,0 +1,191 @@
+"""What a model measures on wells, clones and plates that it has not seen: the quality benchmark.
+
+    python tests/benchmarks/quality.py --work FOLDER [--organelles nuclei er golgi gfp] [--family a]
+        [--train-plates 6] [--test-plates 4] [--wells 24] [--size 512] [--seconds 1200] [setting=value …]
+
+Plates are simulated from frozen parameters (their hash is printed): every plate has six clones of its own in
+four replicates, so four test plates are 96 wells of 24 clones on plates that nothing was trained on. Each
+agreement is printed with its ceiling, the same segmentation on a second draw of the camera's noise, and
+intensities with the line that leads from true to predicted. A smaller run is a run of fewer plates, wells or
+seconds; it says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cellabel.datasets import Dataset, build_dataset, check_split
+from cellabel.evaluation import downstream_metrics
+from cellabel.loop.held_out import LabelledField, evaluate_model
+from cellabel.measurement import measure_field, measure_well
+from cellabel.organelles import organelle
+from cellabel.plates import Plate, import_plate, open_plate
+from cellabel.preprocessing import prepare_target
+from cellabel.segmentation import segment
+from cellabel.simulation import parameters_hash, simulate_plate
+from cellabel.stores import PlateStore
+from cellabel.training import TrainingConfig, train
+
+CLONES = 6
+TEST_SEED, TRAIN_SEED, SECOND_DRAW = 9000, 100, 77
+WELL = ["Metadata_Plate", "Metadata_Well", "Metadata_Clone"]
+
+
+def plates(arguments: argparse.Namespace, side: str, noise_seed: int | None = None) -> list[Plate]:
+    """The plates of one side, simulated once a work folder."""
+    first, count = (
+        (TEST_SEED, arguments.test_plates) if side == "test" else (TRAIN_SEED, arguments.train_plates)
+    )
+    store = PlateStore(arguments.work / "plates")
+    made = []
+    for number in range(count):
+        name = f"{side}-{arguments.family}-{arguments.wells}x{arguments.size}-{number}"
+        name += "" if noise_seed is None else f"-draw{noise_seed}"
+        if store.record(name) is None:
+            folder = arguments.work / "acquisitions" / name
+            simulate_plate(
+                folder,
+                plate_id=name,
+                wells=arguments.wells,
+                sites=1,
+                size=arguments.size,
+                seed=first + number,
+                preset=arguments.preset,
+                family=arguments.family,
+                clones=CLONES,
+                clone_offset=first + CLONES * number,
+                parental=0,
+                reference=0,
+                blanks=0,
+                noise_seed=noise_seed,
+                workers=arguments.threads,
+            )
+            import_plate(folder, store, plate_id=name)
+        made.append(open_plate(store, name))
+    return made
+
+
+def stained_wells(tested: list[Plate], name: str, of: list[Plate] | None = None) -> pd.DataFrame:
+    """What the recipe measures on the stained images of some plates, named as the plates `of`."""
+    recipe, rows = organelle(name), []
+    for plate, known_as in zip(tested, of or tested, strict=True):
+        for field in plate.fields():
+            stain = next(role for role in recipe.stains if role in field.roles)
+            image = prepare_target(field.image(stain), recipe, pixel_size_um=plate.pixel_size_um)
+            labels = segment(image, recipe, pixel_size_um=plate.pixel_size_um)
+            row = measure_field(labels, image, organelle=recipe, pixel_size_um=plate.pixel_size_um)
+            clone = str(plate.plan.loc[field.well, "clone"])
+            keys = {
+                "Metadata_Plate": known_as.plate_id,
+                "Metadata_Well": field.well,
+                "Metadata_Site": field.site,
+            }
+            rows.append(row.assign(**keys, Metadata_Clone=clone))
+    return measure_well(pd.concat(rows, ignore_index=True), by=WELL)
+
+
+def line(true: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
+    """Slope, and intercept as a share of the true mean, of predicted on true."""
+    slope, intercept = np.polyfit(true, predicted, 1)
+    return float(slope), float(intercept / true.mean())
+
+
+def report(
+    true: pd.DataFrame, predicted: pd.DataFrame, again: pd.DataFrame, metrics: tuple[str, ...]
+) -> None:
+    """One row a metric; limits and bias as shares of the true mean."""
+    keep = [*WELL, *metrics]
+    agreement = downstream_metrics(true[keep], predicted[keep]).set_index("feature")
+    ceiling = downstream_metrics(true[keep], again[keep], n_bootstrap=0).set_index("feature")
+    both = true.merge(predicted, on=WELL, suffixes=("", "_p"))
+    rows = []
+    for metric in metrics:
+        row, mean = agreement.loc[metric], float(true[metric].mean())
+        known = both[[metric, f"{metric}_p"]].dropna().to_numpy(float)
+        slope, intercept = line(*known.T) if len(known) > 2 else (np.nan, np.nan)
+        rows.append(
+            {
+                "metric": metric,
+                "n": int(row["n"]),
+                "pearson": row["pearson"],
+                "interval": f"{row['pearson_ci_lower']:.3f} to {row['pearson_ci_upper']:.3f}",
+                "spearman": row["spearman"],
+                "concordance": row["concordance"],
+                "ceiling": ceiling.loc[metric, "pearson"],
+                "bias": row["bias"] / mean,
+                "limits": f"{row['loa_lower'] / mean:+.2f} to {row['loa_upper'] / mean:+.2f}",
+                "slope": slope,
+                "intercept": intercept,
+            }
+        )
+    print(pd.DataFrame(rows).to_string(index=False, float_format="%.3f"), flush=True)
+
+
+def split(arguments: argparse.Namespace, name: str) -> tuple[Dataset, list[Plate]]:
+    """Training plates, with the test plates' wells held out; nothing of them is seen."""
+    tested = plates(arguments, "test")
+    held_out = [(plate.plate_id, well) for plate in tested for well in plate.wells]
+    dataset = build_dataset([*plates(arguments, "train"), *tested], name, held_out=held_out)
+    problems = check_split(dataset)
+    assert not problems, problems
+    return dataset, tested
+
+
+def run(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> None:
+    dataset, tested = split(arguments, name)
+    began, cpu = time.perf_counter(), time.process_time()
+    result = train(dataset, config, progress=lambda sentence: print(f"  {sentence}", flush=True))
+    spent = time.perf_counter() - began, time.process_time() - cpu
+    fields = [LabelledField.of(plate, f.well, f.site) for plate in tested for f in plate.fields()]
+    held_out = evaluate_model(result.model, fields, {"clean": None})
+    clones = len({str(field.clone) for field in fields})
+    print(
+        f"\n{name}, family {arguments.family}: {len(fields)} wells of {clones} clones on {len(tested)} "
+        f"unseen plates; {result.metrics['steps']} steps, {result.metrics['parameters']} parameters, trained "
+        f"in {spent[0]:.0f} s ({spent[1]:.0f} s of processor, {arguments.threads} threads); pixel Pearson "
+        f"{held_out.pixel_pearson():.3f}; {dataset.split_description}",
+        flush=True,
+    )
+    again = stained_wells(plates(arguments, "test", SECOND_DRAW), name, tested)
+    metrics = organelle(name).primary_metrics
+    report(held_out.wells("true"), held_out.wells("predicted"), again, metrics)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder of plates; kept for the next run")
+    parser.add_argument("--organelles", nargs="+", default=["nuclei", "er", "golgi", "gfp"])
+    parser.add_argument("--family", default="a")
+    parser.add_argument("--preset", default="10x")
+    parser.add_argument("--train-plates", type=int, default=6)
+    parser.add_argument("--test-plates", type=int, default=4)
+    parser.add_argument("--wells", type=int, default=24)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--seconds", type=float, default=1200, help="of training an organelle")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("settings", nargs="*", help="training settings, name=value (JSON)")
+    arguments = parser.parse_intermixed_args()
+    torch.set_num_threads(arguments.threads)
+    settings = {"max_steps": 100_000, "time_limit_s": arguments.seconds, "num_threads": arguments.threads}
+    settings |= {name: _value(text) for name, text in (pair.split("=", 1) for pair in arguments.settings)}
+    print(f"parameters {parameters_hash(arguments.family)}, {json.dumps(settings)}", flush=True)
+    for name in arguments.organelles:
+        run(arguments, name, TrainingConfig(**settings))
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    main()
