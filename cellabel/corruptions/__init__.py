@@ -5,7 +5,7 @@ normalisation. `pupil_defocus` blurs by another physics, for tests that must not
 what they test. Everything runs on numpy and scipy alone.
 """
 
-from cellabel.corruptions._pupil import pupil_defocus
+from cellabel.corruptions._pupil import equivalent_radius_px, pupil_defocus
 from cellabel.corruptions._table import (
     DESTROYED_SHARE,
     KINDS,
@@ -23,6 +23,7 @@ __all__ = [
     "clipped_share",
     "corrupt",
     "defocus_kernel",
+    "equivalent_radius_px",
     "full_scale_of",
     "pupil_defocus",
 ]

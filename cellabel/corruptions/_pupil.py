@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, special
 
 from cellabel.errors import InputError
 
@@ -39,6 +39,45 @@ def _relative_transfer(
         ratio[index] = np.cos(phase(one[inside]) - phase(other[inside])).mean()
     ratio.flags.writeable = False
     return ratio
+
+
+@lru_cache(maxsize=256)
+def equivalent_radius_px(
+    defocus_um: float, *, pixel_size_um: float, numerical_aperture: float, wavelength_um: float = 0.546
+) -> float:
+    """Radius (px) of the disk that blurs most like a defocused pupil.
+
+    The two transfer functions are closest, in least squares up to the pixel's own limit, for images whose
+    power falls with the square of the frequency, as that of natural images does.
+
+    Args:
+        defocus_um: distance from focus, µm.
+        pixel_size_um: of the image in the sample, µm.
+        numerical_aperture: of the objective, in air.
+        wavelength_um: of the light, µm.
+
+    Raises:
+        InputError: optics that cannot be.
+    """
+    _check_optics(pixel_size_um, wavelength_um, numerical_aperture)
+    cutoff = 2 * numerical_aperture / wavelength_um
+    frequency = np.linspace(0.004, 0.5, 125)  # cycles a pixel
+    ratio = _relative_transfer(abs(float(defocus_um)), float(numerical_aperture), float(wavelength_um))
+    pupil = np.interp(frequency / pixel_size_um / cutoff, np.linspace(0, 1, ratio.size), ratio)
+    radii = np.linspace(0, 12, 481)[1:]
+    argument = 2 * np.pi * radii[:, None] * frequency
+    disk = 2 * special.j1(argument) / argument
+    misfit = ((disk - pupil) ** 2 / frequency).sum(axis=1)
+    nothing = ((1 - pupil) ** 2 / frequency).sum()
+    return 0.0 if nothing <= misfit.min() else float(radii[int(misfit.argmin())])
+
+
+def _check_optics(pixel_size_um: float, wavelength_um: float, numerical_aperture: float) -> None:
+    if not (pixel_size_um > 0 and wavelength_um > 0 and 0 < numerical_aperture < 1):
+        raise InputError(
+            f"No air objective has pixel size {pixel_size_um!r} µm, wavelength {wavelength_um!r} µm and "
+            f"numerical aperture {numerical_aperture!r}; pass positive lengths and an aperture below 1."
+        )
 
 
 def pupil_defocus(
@@ -76,11 +115,7 @@ def pupil_defocus(
         raise InputError(
             "The image or the defocus holds NaN or infinite values; repair them before blurring."
         )
-    if not (pixel_size_um > 0 and wavelength_um > 0 and 0 < numerical_aperture < 1):
-        raise InputError(
-            f"No air objective has pixel size {pixel_size_um!r} µm, wavelength {wavelength_um!r} µm and "
-            f"numerical aperture {numerical_aperture!r}; pass positive lengths and an aperture below 1."
-        )
+    _check_optics(pixel_size_um, wavelength_um, numerical_aperture)
     if defocus_um == 0:
         return image.copy()
     slope = numerical_aperture / math.sqrt(1 - numerical_aperture**2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ Kinds = Sequence[str] | Mapping[str, Corruption | Mapping[float, Corruption]]
 EXPLAINED = 0.35
 """A candidate must leave less than this share of the shift unexplained."""
 
+STEPS_BETWEEN = 4
+"""Severities tried from one that was embedded to the next, by interpolation of each image's embedding."""
+
 RESAMPLES = 200
 SIGNIFICANT = 0.05
 CALLABLE_SEVERITIES = (1, 2, 3, 4, 5)
@@ -34,7 +38,7 @@ class Diagnosis:
 
     Attributes:
         kind: name of the corruption; None where none of those tried explains the shift, or there is no shift.
-        severity: the severity that comes closest; None without a kind.
+        severity: the severity that comes closest, between those of the table too; None without a kind.
         confidence: share of resamplings of the rows (0..1) that give the same answer.
         sentence: the answer for a person.
         unexplained: share of the shift's MMD² that the best candidate leaves.
@@ -78,7 +82,7 @@ def diagnose(
         new_embeddings: (m, d), at least 4 rows.
         kinds: names of table 5's corruptions (all of them by default), or a mapping of names to functions
             `(image, severity) → image`, tried at severities 1 to 5, or to mappings severity → function of an
-            image.
+            image. Several of one kind are told apart by words in brackets: "defocus" and "defocus (pupil)".
         full_scale: the instrument's range, where the images' dtype does not say it.
         exposure: report brightness and contrast as one kind, "exposure": the input's normalisation makes them
             alike.
@@ -95,10 +99,11 @@ def diagnose(
             "give at least 4 of each."
         )
     clean = _embedded(embed, images, new.shape[1])
-    candidates = [
+    tried = [
         _Candidate(kind, severity, _embedded(embed, corrupted, new.shape[1]))
         for kind, severity, corrupted in _corrupted(images, kinds, full_scale)
     ]
+    candidates = _with_those_between(clean, tried)
     if not candidates:
         raise InputError("No corruption leaves these images readable; give other kinds or other images.")
     if mmd_permutation_test(clean, new, n_permutations=199, seed=seed).p_value > SIGNIFICANT:
@@ -106,8 +111,13 @@ def diagnose(
             None, None, 1.0, "The new embeddings do not differ from the reference beyond chance."
         )
     distances = _distances(clean, candidates, new, np.random.default_rng(seed))
-    groups = [EXPOSURE if exposure and c.kind in ("brightness", "contrast") else c.kind for c in candidates]
-    return _answer(candidates, groups, distances)
+    return _answer(candidates, [_group(c.kind, exposure) for c in candidates], distances)
+
+
+def _group(kind: str, exposure: bool) -> str:
+    """What a candidate is reported as."""
+    kind = kind.partition(" (")[0]
+    return EXPOSURE if exposure and kind in ("brightness", "contrast") else kind
 
 
 def _embedded(embed: Embed, images: Sequence[NDArray], length: int) -> Floats:
@@ -151,6 +161,26 @@ def _table_five(
             shares = [clipped_share(image, kind, severity, full_scale=full_scale) for image in images]
             if np.mean(shares) <= DESTROYED_SHARE:
                 yield kind, severity, [corrupt(i, kind, severity, full_scale=full_scale) for i in images]
+
+
+def _with_those_between(clean: Floats, tried: list[_Candidate]) -> list[_Candidate]:
+    """The candidates, and between two neighbours of a kind, from no severity on, some interpolated ones.
+
+    The rows of all candidates are the same images, so the way from one severity to the next is a line for
+    each image. A severity of 0 (or the first of a callable's) has the unaltered images before it.
+    """
+    found = []
+    for _, ways in groupby(tried, key=lambda one: (one.kind, one.severity > 0)):
+        way = sorted(ways, key=lambda one: abs(one.severity))
+        sign = 1.0 if way[0].severity > 0 else -1.0
+        for lower, upper in pairwise([_Candidate(way[0].kind, 0.0, clean), *way]):
+            low, high = abs(lower.severity), abs(upper.severity)
+            for step in range(1, STEPS_BETWEEN + 1):
+                share = step / STEPS_BETWEEN
+                rows = (1 - share) * lower.embeddings + share * upper.embeddings
+                severity = sign * ((1 - share) * low + share * high)
+                found.append(_Candidate(upper.kind, severity, rows))
+    return found
 
 
 def _distances(clean: Floats, candidates: list[_Candidate], new: Floats, rng: np.random.Generator) -> Floats:
@@ -205,20 +235,32 @@ def _answer(candidates: list[_Candidate], groups: list[str], distances: Floats) 
         )
         return Diagnosis(None, None, confidence, sentence, unexplained)
     sentence = f"looks like {_in_words(kind, nearest)}"
-    return Diagnosis(kind, nearest.severity, confidence, sentence, unexplained, nearest.kind)
+    one = _group(nearest.kind, exposure=False)
+    return Diagnosis(kind, nearest.severity, confidence, sentence, unexplained, one)
 
 
 def _in_words(kind: str, candidate: _Candidate) -> str:
-    from cellabel.corruptions import SEVERITIES
-
-    severity = f"severity {candidate.severity:g}"
-    amount = SEVERITIES.get(candidate.kind, {}).get(int(candidate.severity))
+    severity = f"severity {candidate.severity:.2g}"
+    one = _group(candidate.kind, exposure=False)
+    amount = _amount(one, candidate.severity)
     if amount is None:
         return f"{kind} ({severity})"
     words = {
-        "defocus": f"radius ≈ {amount:g} px",
-        "contrast": f"gain ≈ {amount:g}",
-        "brightness": f"bias ≈ {amount:+g} of 255",
-    }[candidate.kind]
-    name = kind if kind == candidate.kind else f"{kind} ({candidate.kind})"
+        "defocus": f"radius ≈ {amount:.2g} px",
+        "contrast": f"gain ≈ {amount:.2g}",
+        "brightness": f"bias ≈ {amount:+.0f} of 255",
+    }[one]
+    name = kind if kind == one else f"{kind} ({one})"
     return f"{name}, {words} ({severity})"
+
+
+def _amount(kind: str, severity: float) -> float | None:
+    """Table 5 between its columns, and beyond its last one as steeply as before it; None for other kinds."""
+    from cellabel.corruptions import SEVERITIES
+
+    table = SEVERITIES.get(kind)
+    if table is None:
+        return None
+    columns = sorted(table)
+    amount = float(np.interp(severity, columns, [table[one] for one in columns]))
+    return amount + max(0.0, severity - columns[-1]) * (table[columns[-1]] - table[columns[-2]])

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellabel.alerts import Alert, AlertLedger, alert_id
+from cellabel.corruptions import (
+    DESTROYED_SHARE,
+    SEVERITIES,
+    clipped_share,
+    corrupt,
+    equivalent_radius_px,
+    pupil_defocus,
+)
 from cellabel.drift import Diagnosis, diagnose
 from cellabel.drift.incidents import Incident
 from cellabel.errors import InputError
 from cellabel.loop.embeddings import embedding_matrix, field_embedding
+from cellabel.loop.held_out import full_scale
 from cellabel.loop.incidents import drift_link, read_incident, record_diagnosis
-from cellabel.loop.streams import Epoch, open_epoch
+from cellabel.loop.streams import ACQUISITION, ENCODER, Epoch, open_epoch, stream_table
 from cellabel.loop.watch import stored_verdict
 from cellabel.networks import OrganelleModel
+from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM
 from cellabel.plates import Field, open_plate
+from cellabel.plates.quality import acquisition_features
 from cellabel.registry import ModelRegistry
 from cellabel.stores import Home
 
@@ -26,6 +38,14 @@ __all__ = ["Diagnosed", "diagnose_incident"]
 
 LEAST_WELLS = 4
 """Wells that are looked at, and that make a group on the map."""
+
+NOT_EXPOSURE = (
+    "looks like none of the known causes: the level has changed as by exposure, but so has what exposure "
+    "leaves alone"
+)
+WAVELENGTH_UM = 0.546
+DEPTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Defocus that is tried, in depths of field λ/NA²: physics' own unit, whatever the objective."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,7 @@ class Diagnosed:
 
 @dataclass(frozen=True)
 class _Look:
-    """One organelle's look at the drifted plate: its rows from well `first` on were compared."""
+    """A look at the drifted plate: the rows from well `first` on were compared, those of `epoch` are kept."""
 
     epoch: Epoch
     wells: list[str]
@@ -60,34 +80,57 @@ class _Look:
     diagnosis: Diagnosis
 
 
+@dataclass(frozen=True)
+class _Eye:
+    """A stream that looks at the plate.
+
+    Attributes:
+        epoch: under way.
+        see: makes of a raw image (H, W) what the stream's table holds of a well.
+        kinds: what it is asked about, by the beginning of the names; all for "".
+    """
+
+    epoch: Epoch
+    see: Callable[[NDArray], NDArray]
+    kinds: str = ""
+
+    def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Standardised rows as they are compared; large deviations of features count by their logarithm.
+
+        What moves a feature by 60 standard deviations explains a plate that has moved by 80, though it misses
+        it by 20.
+        """
+        return np.arcsinh(rows) if self.epoch.stream == ACQUISITION else rows
+
+
 def diagnose_incident(
     home: Home, registry: ModelRegistry, ledger: AlertLedger, incident_id: str
 ) -> Diagnosed:
     """Compare the drifted wells with reference fields under every known corruption, and tell the result.
 
-    The most harmed organelle is looked at first, then the others that drifted, until one knows the cause with
-    the
-    confidence that the settings ask for: networks differ in what their embeddings see.
+    The most harmed organelle is asked first, then the others that drifted, then the acquisition features,
+    until one knows the cause with the confidence that the settings ask for: what the input's normalisation
+    hides from a network, the features see.
 
     Raises:
-        InputError: no such incident, or no champion whose embeddings could be compared.
+        InputError: no such incident, or no calibrated stream that could look.
     """
     from cellabel.reports import drift_timeline_figure
 
     incident = read_incident(home, incident_id)
     plate = incident.plates[-1]
     looks: list[_Look] = []
-    for epoch in _epochs(home, incident):
-        looks.append(_look(home, registry, epoch, plate))
+    for eye in _eyes(home, registry, incident):
+        looks.append(_look(home, eye, plate))
         if _is_known(looks[-1].diagnosis, home.settings.drift.min_confidence):
             break
     best = looks[-1] if _is_known(looks[-1].diagnosis, home.settings.drift.min_confidence) else looks[0]
     diagnosis = best.diagnosis
     record_diagnosis(home, incident, diagnosis)
+    kind_of_rows = "features" if best.epoch.stream == ACQUISITION else "embeddings"
     sentence = (
         f"{plate} {diagnosis.sentence}, from well {best.wells[best.first]} on, by its {best.epoch.stream} "
-        f"embeddings "
-        f"(confidence {diagnosis.confidence:.0%})."
+        f"{kind_of_rows} (confidence {diagnosis.confidence:.0%})."
     )
     _tell(home, ledger, incident, best.epoch, plate, sentence, diagnosis)
     detector = best.epoch.detector
@@ -103,8 +146,8 @@ def _map(home: Home, look: _Look, plate: str) -> bytes | None:
     from cellabel.reports import embedding_map_figure
 
     epoch = look.epoch
-    parts = ("embeddings", epoch.stream, f"v{epoch.model_version}")
-    known = [home.tables.read(*parts, one) for one in epoch.plates if home.tables.has(*parts, one)]
+    tables = [stream_table(epoch, one) for one in epoch.plates]
+    known = [home.tables.read(*parts) for parts in tables if home.tables.has(*parts)]
     if not known:
         return None
     reference = epoch.standardise(np.concatenate([embedding_matrix(table) for table in known]))
@@ -125,38 +168,109 @@ def _is_known(diagnosis: Diagnosis, confidence: float) -> bool:
     return diagnosis.kind is not None and diagnosis.confidence >= confidence
 
 
-def _look(home: Home, registry: ModelRegistry, epoch: Epoch, plate: str) -> _Look:
-    table = home.tables.read("embeddings", epoch.stream, f"v{epoch.model_version}", plate)
-    order = home.tables.read("acquisition", plate)["Metadata_Well"].tolist()
-    wells = [well for well in order if well in set(table["Metadata_Well"])]
-    rows = epoch.standardise(embedding_matrix(table.set_index("Metadata_Well").loc[wells].reset_index()))
+def _look(home: Home, eye: _Eye, plate: str) -> _Look:
+    epoch = eye.epoch
+    table = home.tables.read(*stream_table(epoch, plate)).set_index("Metadata_Well")
+    order = home.tables.read(ACQUISITION, plate)["Metadata_Well"].tolist()
+    wells = [well for well in order if well in table.index]
+    rows = epoch.standardise(embedding_matrix(table.loc[wells].reset_index()))
     first = _first_well(home, epoch.stream, plate, wells)
-    model = registry.load(epoch.stream, epoch.model_version)
 
     def embed(images: Sequence[NDArray]) -> NDArray[np.float64]:
-        return epoch.standardise(np.stack([_embed(model, image) for image in images]))
+        return eye.scale(epoch.standardise(np.stack([eye.see(image) for image in images])))
 
-    images = [field.image("transmitted") for field in _reference_fields(home, epoch)]
-    diagnosis = diagnose(embed, images, rows[first:], seed=home.settings.models.seed)
+    fields = _reference_fields(home, epoch)
+    images = [field.image("transmitted") for field in fields]
+    kinds = _known_corruptions(home, images, open_plate(home.plates, fields[0].plate_id).pixel_size_um)
+    kinds = {kind: made for kind, made in kinds.items() if kind.startswith(eye.kinds)}
+    new, seed = eye.scale(rows[first:]), home.settings.models.seed
+    diagnosis = diagnose(embed, images, new, kinds=kinds, seed=seed)
+    if epoch.stream == ACQUISITION and diagnosis.kind == "exposure" and _moved(home, plate):
+        diagnosis = replace(diagnosis, kind=None, severity=None, corruption=None, sentence=NOT_EXPOSURE)
     return _Look(epoch, wells, rows, first, diagnosis)
+
+
+def _moved(home: Home, plate: str) -> bool:
+    """Whether the encoder sees a change too: its input's normalisation hides exposure, so it is none."""
+    said = ((stored_verdict(home, plate) or {}).get("streams") or {}).get(ENCODER) or {}
+    return said.get("status") == "drift"
+
+
+def _known_corruptions(
+    home: Home, images: Sequence[NDArray], pixel_size_um: float | None
+) -> dict[str, dict[float, Callable[[NDArray], NDArray]]]:
+    """Table 5 where it leaves something of the images, and defocus by the pupil in the table's severities."""
+    found: dict[str, dict[float, Callable[[NDArray], NDArray]]] = {}
+    for kind, severities in SEVERITIES.items():
+        for severity in (one for one in severities if one):
+            shares = [clipped_share(i, kind, severity, full_scale=full_scale(i)) for i in images]
+            if np.mean(shares) <= DESTROYED_SHARE:
+                found.setdefault(kind, {})[severity] = partial(_corrupted, kind, severity)
+    optics = {
+        "pixel_size_um": pixel_size_um or REFERENCE_PIXEL_SIZE_UM,
+        "numerical_aperture": home.settings.promotion.numerical_aperture,
+    }
+    depth_of_field = WAVELENGTH_UM / optics["numerical_aperture"] ** 2
+    for depth in DEPTHS:
+        radius = equivalent_radius_px(depth * depth_of_field, **optics)
+        blur = partial(pupil_defocus, defocus_um=depth * depth_of_field, **optics)
+        found.setdefault("defocus (pupil)", {})[_severity_of_radius(radius)] = blur
+    return found
+
+
+def _corrupted(kind: str, severity: int, image: NDArray) -> NDArray:
+    return corrupt(image, kind, severity, full_scale=full_scale(image))
+
+
+def _severity_of_radius(radius_px: float) -> float:
+    """Where a blur's radius lies among the severities of table 5, going on beyond the last one."""
+    table = SEVERITIES["defocus"]
+    severities = sorted(table)
+    radii = [table[one] for one in severities]
+    beyond = max(0.0, radius_px - radii[-1]) / (radii[-1] - radii[-2])
+    return float(np.interp(radius_px, radii, severities)) + beyond
+
+
+def _eyes(home: Home, registry: ModelRegistry, incident: Incident) -> Iterator[_Eye]:
+    """The champions of the organelles that drifted, then the acquisition features.
+
+    Where there are features, they alone are asked about exposure: the normalisation of a network's input
+    hides all of it but the clipping, and images clipped hard come near to whatever else has changed.
+    """
+    plate = incident.plates[-1]
+    acquired = open_epoch(home, incident.instrument, ACQUISITION)
+    features = [_Eye(acquired, _features)] if acquired is not None and acquired.detector is not None else []
+    found = bool(features)
+    for epoch in _epochs(home, incident):
+        if home.tables.has(*stream_table(epoch, plate)):
+            found = True
+            see = partial(_embed, registry.load(epoch.stream, epoch.model_version))
+            yield _Eye(epoch, see, "defocus" if features else "")
+    yield from features
+    if not found:
+        raise InputError(
+            f"No stream on {incident.instrument} is calibrated and has seen {plate}: train and promote a "
+            "model first."
+        )
+
+
+def _features(image: NDArray) -> NDArray[np.float64]:
+    """The acquisition features of an image, in the order of their names as tables give them."""
+    values = acquisition_features(image)
+    return np.array([values[name] for name in sorted(values)])
 
 
 def _epochs(home: Home, incident: Incident) -> list[Epoch]:
     """Calibrated epochs of the organelles that drifted, the most harmed first; else of any organelle."""
     drifted = [name for name in incident.streams if name in home.settings.organelles]
     names = dict.fromkeys([str(incident.most_harmed), *drifted] if drifted else home.settings.organelles)
-    found = [
+    return [
         epoch
         for name in names
         if name in home.settings.organelles
         and (epoch := open_epoch(home, incident.instrument, name)) is not None
         and epoch.detector is not None
     ]
-    if not found:
-        raise InputError(
-            f"No organelle on {incident.instrument} has a calibrated stream: train and promote a model first."
-        )
-    return found
 
 
 def _first_well(home: Home, stream: str, plate: str, wells: list[str]) -> int:

@@ -165,9 +165,10 @@ def augmentation_of(incident: Incident) -> tuple[str, tuple[int, ...]]:
     if diagnosis is None or diagnosis.kind is None or diagnosis.severity is None:
         raise InputError(f"The incident {incident.id} has no known cause: diagnose it first.")
     kind = diagnosis.corruption or diagnosis.kind
-    severity = round(diagnosis.severity)
-    near = (severity - 1, severity, severity + 1)
-    return kind, tuple(one for one in near if one * severity > 0 and abs(one) <= LARGEST_SEVERITY)
+    sign = -1 if diagnosis.severity < 0 else 1
+    size = min(max(round(abs(diagnosis.severity)), 1), LARGEST_SEVERITY)
+    near = sorted(sign * one for one in (size - 1, size, size + 1) if 1 <= one <= LARGEST_SEVERITY)
+    return kind, tuple(near)
 
 
 def record_diagnosis(home: Home, incident: Incident, diagnosis: Diagnosis) -> None:

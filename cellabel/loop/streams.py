@@ -36,6 +36,7 @@ __all__ = [
     "open_epoch",
     "open_harm",
     "save_epoch",
+    "stream_table",
     "watch_index",
 ]
 
@@ -135,6 +136,13 @@ def encoder_store(home: Home) -> EncoderStore:
 def encoder_table(plate: str) -> tuple[str, ...]:
     """Where a plate's rows by the frozen encoder lie among the tables."""
     return ("embeddings", ENCODER, f"v{ENCODER_VERSION}", plate)
+
+
+def stream_table(epoch: Epoch, plate: str) -> tuple[str, ...]:
+    """Where a plate's rows for an epoch's stream lie among the tables."""
+    if epoch.stream == ACQUISITION:
+        return (ACQUISITION, plate)
+    return ("embeddings", epoch.stream, f"v{epoch.model_version}", plate)
 
 
 def followed_champion(home: Home, organelle: str) -> FollowedChampion:

@@ -28,6 +28,7 @@ from cellabel.loop.streams import (
     open_detector,
     open_epoch,
     open_harm,
+    stream_table,
     watch_index,
 )
 from cellabel.stores import Home, read_json, replace_bytes, write_json
@@ -299,9 +300,7 @@ def _rows(home: Home, plate: str, epochs: Mapping[str, Epoch]) -> dict[str, tupl
 
 def _table(home: Home, plate: str, epoch: Epoch) -> tuple[str, ...] | None:
     """Where the plate's rows for a stream lie, or None where they are not there yet."""
-    parts: tuple[str, ...] = (ACQUISITION, plate)
-    if epoch.stream != ACQUISITION:
-        parts = ("embeddings", epoch.stream, f"v{epoch.model_version}", plate)
+    parts = stream_table(epoch, plate)
     return parts if home.tables.has(*parts) else None
 
 

@@ -66,6 +66,15 @@ class Autoencoder(nn.Module):
         """The code of (N, 1, H, W): (N, code_channels, ⌈H / stride⌉, ⌈W / stride⌉)."""
         return self.encoder(pad_to_grid(images, self.stride))
 
+    def scales(self, images: Tensor) -> list[Tensor]:
+        """What the filters answer to (N, 1, H, W), layer after layer, the finest first."""
+        found, maps = [], pad_to_grid(images, self.stride)
+        for layer in self.encoder[:-1]:
+            maps = layer(maps)
+            if isinstance(layer, nn.ELU):
+                found.append(maps.clone())  # the next layer may work in place
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
         """The image as the code remembers it, (N, 1, H, W) for H and W of any size."""
         return self.decoder(self.encode(images))[..., : images.shape[-2], : images.shape[-1]]

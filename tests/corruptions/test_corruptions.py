@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellabel import InputError
-from cellabel.corruptions import KINDS, SEVERITIES, clipped_share, corrupt, defocus_kernel, pupil_defocus
+from cellabel.corruptions import (
+    KINDS,
+    SEVERITIES,
+    clipped_share,
+    corrupt,
+    defocus_kernel,
+    equivalent_radius_px,
+    pupil_defocus,
+)
 
 CASES = [(kind, severity) for kind in KINDS for severity in SEVERITIES[kind]]
 
@@ -204,3 +212,20 @@ def test_the_room_needs_numpy_and_scipy_alone():
         "sys.exit(', '.join(bad) or 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_pupil_blurs_like_a_disk_whose_radius_grows_with_its_defocus():
+    optics = {"pixel_size_um": 0.65, "numerical_aperture": 0.45}
+    radii = [equivalent_radius_px(depth, **optics) for depth in (0.0, 1.0, 2.0, 4.0, 6.5, 10.0)]
+    assert radii[0] == 0 and radii == sorted(radii)
+    assert equivalent_radius_px(-4.0, **optics) == radii[3]
+    slope = 0.45 / np.sqrt(1 - 0.45**2) / 0.65  # of geometric optics, px a µm
+    assert 0.5 * slope < radii[3] / 4 < slope
+    spot = np.zeros((65, 65))
+    spot[32, 32] = 1.0
+    pupil = pupil_defocus(spot, 6.5, **optics)
+    y, x = np.mgrid[-32:33, -32:33]
+    width = np.sqrt((pupil * (x**2 + y**2)).sum() / pupil.sum())  # a disk's is its radius over √2
+    assert width == pytest.approx(radii[4] / np.sqrt(2), rel=0.35)
+    with pytest.raises(InputError, match="No air objective"):
+        equivalent_radius_px(1.0, pixel_size_um=0.65, numerical_aperture=1.4)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from cellabel.errors import InputError
-from cellabel.loop import embed_plate, encoder_sight, freeze_encoder, open_encoder, take_in
+from cellabel.loop import (
+    embed_plate,
+    encoder_sight,
+    freeze_encoder,
+    open_encoder,
+    take_in,
+)
 from cellabel.loop.streams import ACQUISITION, ENCODER, encoder_store, encoder_table, open_epoch
 from cellabel.simulation import simulate_plate
 

@@ -388,6 +388,8 @@ def test_a_stranger_is_refused_by_name(floor):
         (Diagnosis("exposure", -2.0, 0.9, "darker", corruption="brightness"), ("brightness", (-3, -2, -1))),
         (Diagnosis("defocus", 5.0, 0.9, "blurred"), ("defocus", (4, 5))),
         (Diagnosis("contrast", 0.6, 0.9, "flat"), ("contrast", (1, 2))),
+        (Diagnosis("defocus", 0.3, 0.9, "hardly"), ("defocus", (1, 2))),
+        (Diagnosis("defocus", 8.7, 0.9, "beyond the table"), ("defocus", (4, 5))),
     ],
 )
 def test_augmentation_surrounds_what_was_diagnosed(floor, diagnosis, expected):
