@@ -69,7 +69,7 @@ class Autoencoder(nn.Module):
     def scales(self, images: Tensor) -> list[Tensor]:
         """What the filters answer to (N, 1, H, W), layer after layer, the finest first."""
         found, maps = [], pad_to_grid(images, self.stride)
-        for layer in self.encoder[:-1]:
+        for layer in list(self.encoder.children())[:-1]:
             maps = layer(maps)
             if isinstance(layer, nn.ELU):
                 found.append(maps.clone())  # the next layer may work in place
