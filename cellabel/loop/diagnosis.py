@@ -206,14 +206,11 @@ def _known_corruptions(
             shares = [clipped_share(i, kind, severity, full_scale=full_scale(i)) for i in images]
             if np.mean(shares) <= DESTROYED_SHARE:
                 found.setdefault(kind, {})[severity] = partial(_corrupted, kind, severity)
-    optics = {
-        "pixel_size_um": pixel_size_um or REFERENCE_PIXEL_SIZE_UM,
-        "numerical_aperture": home.settings.promotion.numerical_aperture,
-    }
-    depth_of_field = WAVELENGTH_UM / optics["numerical_aperture"] ** 2
+    pixel, aperture = pixel_size_um or REFERENCE_PIXEL_SIZE_UM, home.settings.promotion.numerical_aperture
     for depth in DEPTHS:
-        radius = equivalent_radius_px(depth * depth_of_field, **optics)
-        blur = partial(pupil_defocus, defocus_um=depth * depth_of_field, **optics)
+        defocus = depth * WAVELENGTH_UM / aperture**2
+        radius = equivalent_radius_px(defocus, pixel_size_um=pixel, numerical_aperture=aperture)
+        blur = partial(pupil_defocus, defocus_um=defocus, pixel_size_um=pixel, numerical_aperture=aperture)
         found.setdefault("defocus (pupil)", {})[_severity_of_radius(radius)] = blur
     return found
 
