@@ -23,6 +23,7 @@ from cellabel.errors import InputError
 __all__ = [
     "DriftSettings",
     "InboxSettings",
+    "MachinePrice",
     "ModelSettings",
     "PromotionSettings",
     "RetrainingSettings",
@@ -56,6 +57,13 @@ class InboxSettings(_Section):
     )
 
 
+class MachinePrice(_Section):
+    """What a machine costs that a training could be rented."""
+
+    per_hour: float = Field(ge=0, description="Price of an hour.")
+    speed: float = Field(1.0, gt=0, description="How many times faster it trains than the machine here.")
+
+
 class ModelSettings(_Section):
     """How organelle models are trained."""
 
@@ -76,6 +84,17 @@ class ModelSettings(_Section):
         default_factory=dict, description="Changes to the defaults of cellabel.training.TrainingConfig."
     )
     seed: int = Field(0, description="Seed of splits, crops and initial weights.")
+    report_fields: int = Field(
+        48,
+        ge=0,
+        description="Fields of held-out wells that are also measured under every severity of table 5, and "
+        "fields of the wells trained on that are measured plate by plate; 0: neither (a demonstration).",
+    )
+    prices: dict[str, MachinePrice] = Field(
+        default_factory=dict,
+        description="Machine → price, by which a model card says what its training costs to repeat there.",
+    )
+    currency: str = Field("USD", description="Of the prices.")
 
 
 class PromotionSettings(_Section):
@@ -98,6 +117,23 @@ class PromotionSettings(_Section):
     defocus_um: tuple[float, ...] = Field(
         (2.0, 4.0),
         description="Pupil defocus of the gate's corrupted wells (not how the augmentation blurs).",
+    )
+    exposures: tuple[float, ...] = Field(
+        (0.3, 2.0),
+        description="Shares of the light by which a training against brightness or contrast is judged.",
+    )
+    shadowed_plates: int = Field(
+        5,
+        ge=0,
+        description="Plates after a promotion whose control wells the old champion measures too; 0: none.",
+    )
+    control_roles: tuple[str, ...] = Field(
+        ("parental", "reference", "high_producer"), description="Roles of the plate plan that are controls."
+    )
+    control_sds: float = Field(
+        3.0,
+        gt=0,
+        description="Standard deviations that the controls may leave their history by before a rollback.",
     )
 
 

@@ -87,7 +87,8 @@ def _predict_plate(
     home: Home, recipe: Organelle, plate_id: str, version: str, out: Path | None, as_json: bool
 ) -> None:
     with working(f"predicting {recipe.name} in plate {plate_id}") as tell:
-        from cellabel.loop import measure_prediction, store_prediction
+        from cellabel.alerts import AlertLedger
+        from cellabel.loop import measure_prediction, store_prediction, watch_new_champion
         from cellabel.plates import open_plate
         from cellabel.registry import ModelRegistry
 
@@ -96,6 +97,7 @@ def _predict_plate(
         record = store_prediction(home, plate, registry.load(recipe.name, number), number)
         tell(f"{record['n_fields']} fields predicted, measuring them")
         measured = measure_prediction(home, plate_id, recipe, registry)
+        trial = watch_new_champion(home, registry, AlertLedger(str(home.alerts)), recipe)
     if out is not None:
         write_table(out, measured.wells)
     place = home.predictions.path(f"{plate_id}/{recipe.name}")
@@ -113,6 +115,8 @@ def _predict_plate(
         columns = ["feature", "pearson", "concordance", "bias", "n"]
         show_frame("Against the plate's own stain", measured.agreement[columns])
     say(f"{place}: {record['n_fields']} fields by version {number}.")
+    if trial.champion:
+        note(f"{recipe.name}: {trial.sentence}.")
 
 
 def measure(

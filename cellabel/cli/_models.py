@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,6 +55,7 @@ def list_models(
 
         registry = ModelRegistry()
         versions = [version for name in names for version in registry.versions(name)]
+        missing = list(filter(None, map(registry.missing_champion, names)))
     if as_json:
         json_text([_described(version) for version in versions])
         return
@@ -75,6 +77,8 @@ def list_models(
             for version in versions
         ],
     )
+    for sentence in missing:
+        note(sentence)
 
 
 @models.command()
@@ -165,6 +169,58 @@ def rollback(
     _tell(recipe.name, outcome, dry_run, as_json)
 
 
+@models.command()
+def card(
+    organelle: OrganelleName,
+    version: Annotated[str, typer.Argument(help="A number or an alias.")] = "champion",
+    as_json: Json = False,
+) -> None:
+    """Print the model card of a version, Markdown."""
+    from cellabel.organelles import organelle as recipe_of
+
+    name = recipe_of(organelle).name
+    with working("asking the registry"):
+        from cellabel.registry import ModelRegistry
+
+        text = ModelRegistry().card(name, version)
+    if as_json:
+        json_text({"organelle": name, "version": version, "card": text})
+        return
+    typer.echo(text)
+
+
+@models.command()
+def export(
+    organelle: OrganelleName,
+    out: Annotated[
+        Path, typer.Argument(help="The .zip to write, replaced if it exists.", show_default=False)
+    ],
+    version: Annotated[str, typer.Option(help="A number or an alias.")] = "champion",
+    author: Annotated[
+        list[str] | None, typer.Option(help="Who answers for the model; may be repeated.")
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--license", help="Of the weights, an SPDX identifier.")
+    ] = "Apache-2.0",
+    as_json: Json = False,
+) -> None:
+    """Write a version as a package of the BioImage Model Zoo, which other software opens."""
+    from cellabel.organelles import organelle as recipe_of
+
+    name = recipe_of(organelle).name
+    with working(f"packing {name}"):
+        from cellabel.registry import ModelRegistry
+
+        registry = ModelRegistry()
+        chosen = registry.version(name, version)
+        authors = tuple(author or ("cellabel",))
+        registry.export(name, chosen.version, out, authors=authors, licence=licence)
+    if as_json:
+        json_text({"organelle": name, "version": chosen.version, "path": out})
+        return
+    say(f"{out}: {name} version {chosen.version}.")
+
+
 def _by_gate(registry: ModelRegistry, recipe: Organelle, dry_run: bool) -> dict[str, Any]:
     from cellabel.alerts import AlertLedger
     from cellabel.loop import judge_challenger
@@ -207,6 +263,7 @@ def _by_hand(
     measured_in_training(registry, recipe.name, chosen.version)
     if not dry_run:
         registry.promote(recipe.name, chosen.version, reason=reason)
+        registry.refresh_card(recipe.name, chosen.version)
     return {"promoted": True, "version": chosen.version, "reason": reason}
 
 

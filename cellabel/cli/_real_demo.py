@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     "models": {
         "min_labelled_plates": 1,
         "folds": 3,
+        "report_fields": 0,
         "training": {"modality": "other", "max_steps": 340, "num_threads": 2},
     },
     "promotion": {"min_plates": 1, "min_wells": 2},

@@ -36,6 +36,9 @@ class _Rehearsal(ModelRegistry):
     def record_verdict(self, organelle: str, version: int, **_: Any) -> None:
         return None
 
+    def refresh_card(self, organelle: str, version: int) -> None:
+        return None
+
 
 def rehearsal_of(registry: ModelRegistry) -> ModelRegistry:
     """A registry over the same versions that promotes nothing."""

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "inbox": {"settle_seconds": 2},
     "models": {
         "min_labelled_plates": len(LABELLED),
+        "report_fields": 0,
         "training": {"max_steps": 150, "base_channels": 8, "num_threads": 1},
     },
     "promotion": {"min_plates": 1, "min_wells": 8, "first_max_error": 1.6},

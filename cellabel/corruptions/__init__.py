@@ -1,10 +1,11 @@
 """What goes wrong between the sample and the file, made on purpose.
 
 Table 5 of the method (defocus, contrast, brightness, each by severity) acts on the raw image, before any
-normalisation. `pupil_defocus` blurs by another physics, for tests that must not share an implementation with
-what they test. Everything runs on numpy and scipy alone.
+normalisation. `pupil_defocus` blurs and `exposure` changes the light by another physics, for tests that must
+not share an implementation with what they test. Everything runs on numpy and scipy alone.
 """
 
+from cellabel.corruptions._exposure import exposure
 from cellabel.corruptions._pupil import equivalent_radius_px, pupil_defocus
 from cellabel.corruptions._table import (
     DESTROYED_SHARE,
@@ -24,6 +25,7 @@ __all__ = [
     "corrupt",
     "defocus_kernel",
     "equivalent_radius_px",
+    "exposure",
     "full_scale_of",
     "pupil_defocus",
 ]

@@ -1,5 +1,6 @@
 """Truth against prediction: the gate between challenger and champion, and intervals of what is predicted."""
 
+from cellabel.evaluation._error_table import error_table
 from cellabel.evaluation.conformal import ConformalInterval, conformal_interval
 from cellabel.evaluation.downstream import downstream_metrics
 from cellabel.evaluation.gate import CLEAN, Decision, GateSettings, decide, well_errors
@@ -22,6 +23,7 @@ __all__ = [
     "conformal_interval",
     "decide",
     "downstream_metrics",
+    "error_table",
     "match_objects",
     "matched_cells",
     "well_errors",

@@ -102,9 +102,12 @@ from .predictions import (
     store_prediction as store_prediction,
 )
 from .promotion import judge_challenger as judge_challenger
+from .promotion import tell_missing_champion as tell_missing_champion
 from .ranking import rank_plate as rank_plate
 from .ranking import report_prediction as report_prediction
 from .reliability import refresh_intervals as refresh_intervals
+from .shadow import Trial as Trial
+from .shadow import watch_new_champion as watch_new_champion
 from .status import PlateStatus as PlateStatus
 from .status import plate_status as plate_status
 from .status import read_champions as read_champions

@@ -15,8 +15,8 @@ from cellabel.errors import InputError
 from cellabel.evaluation import CLEAN, well_errors
 from cellabel.loop.embeddings import embedding_matrix, well_embeddings
 from cellabel.loop.encoder import FrozenEncoder, embed_plate, open_encoder, train_once
-from cellabel.loop.held_out import HeldOut
-from cellabel.loop.promotion import meant_conditions, read_held_out
+from cellabel.loop.held_out import HeldOut, harm_conditions, meant_for, of_another_implementation
+from cellabel.loop.promotion import kind_withstood, read_held_out
 from cellabel.loop.streams import (
     ACQUISITION,
     ENCODER,
@@ -86,7 +86,7 @@ def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -
         return pd.DataFrame()
     followed = followed_champion(home, organelle.name)
     held_out = read_held_out(registry.folder(organelle.name, champion.version))
-    conditions = meant_conditions(champion, list(held_out.embeddings["condition"].unique()))
+    conditions = meant_for(kind_withstood(champion), held_out.embeddings["condition"].unique())
     rows = held_out.embeddings[held_out.embeddings["condition"].isin([CLEAN, *conditions])]
     wells = well_embeddings(rows, ["Metadata_Instrument", "condition", "Metadata_Plate", "Metadata_Well"])
     turn = followed.turn + (followed.version != champion.version)
@@ -103,7 +103,10 @@ def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -
             harm=_harm(held_out, organelle),
         )
         save_epoch(home, slug, epoch)
+        said = f"epoch {epoch.epoch}, " + (epoch.detector.fingerprint if epoch.detector else epoch.reason)
+        registry.annotate(organelle.name, champion.version, **{f"detector.{slug}": said})
         summary.append(_describe(slug, epoch))
+    registry.refresh_card(organelle.name, champion.version)
     write_json(
         home.detectors / "followed" / f"{organelle.name}.json",
         {"version": champion.version, "turn": turn, "since": datetime.now(UTC).isoformat(timespec="seconds")},
@@ -199,10 +202,10 @@ def _harm(held_out: HeldOut, organelle: Organelle) -> tuple[NDArray, NDArray, ND
     embeddings = held_out.embeddings
     by = ["condition", "Metadata_Plate", "Metadata_Well"]
     clean = well_embeddings(embeddings[embeddings["condition"] == CLEAN], by)
-    measured = held_out.measured
-    conditions = measured.loc[measured["side"] == "predicted", "condition"].unique()
+    calibrating = {CLEAN, *harm_conditions()}
+    conditions = [one for one in held_out.conditions if one in calibrating or of_another_implementation(one)]
     change = pd.concat(
-        [_change(held_out, organelle, str(name)).assign(condition=name) for name in conditions],
+        [_change(held_out, organelle, name).assign(condition=name) for name in conditions],
         ignore_index=True,
     )
     paired = well_embeddings(embeddings, by).merge(change, on=by)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellabel.corruptions import corrupt, pupil_defocus
+from cellabel.corruptions import DESTROYED_SHARE, SEVERITIES, corrupt, exposure, pupil_defocus
 from cellabel.evaluation import CLEAN, downstream_metrics, well_errors
 from cellabel.loop.embeddings import embedding_columns, field_embedding
 from cellabel.loop.stains import stained
@@ -19,10 +21,24 @@ from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM, Organelle, organelle
 from cellabel.plates import Field, Plate
 from cellabel.segmentation import segment
 
-__all__ = ["Condition", "HeldOut", "LabelledField", "evaluate_model", "gate_conditions", "harm_conditions"]
+__all__ = [
+    "Condition",
+    "HeldOut",
+    "LabelledField",
+    "evaluate_model",
+    "exposure_conditions",
+    "gate_conditions",
+    "harm_conditions",
+    "meant_for",
+    "of_another_implementation",
+    "sample_of_wells",
+    "table_conditions",
+]
 
 Condition = Callable[[NDArray], NDArray] | None
 WELL = ("Metadata_Plate", "Metadata_Well", "Metadata_Clone")
+HARM = {"defocus": (2, 3, 5), "contrast": (-2,), "brightness": (-2,)}
+_NO_FEATURE = ["side", "condition", "pixel_pearson", "clipped_share", "Metadata_Instrument"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,8 @@ class HeldOut:
 
     Attributes:
         measured: one row a field, condition and side ("true" or "predicted"); the features, and for the
-            predicted side `pixel_pearson` over all pixels.
+            predicted side `pixel_pearson` over all pixels and `clipped_share`, the pixels that the condition
+            drove to the ends of the instrument's range.
         embeddings: one row a field and condition: e000 … .
     """
 
@@ -69,12 +86,33 @@ class HeldOut:
     def wells(self, side: str, condition: str = CLEAN) -> pd.DataFrame:
         """One row a well, of one side and condition."""
         rows = self.measured[(self.measured["side"] == side) & (self.measured["condition"] == condition)]
-        features = rows.drop(columns=["side", "condition", "pixel_pearson", "Metadata_Instrument"])
-        return measure_well(features, by=WELL)
+        return measure_well(rows.drop(columns=_NO_FEATURE, errors="ignore"), by=WELL)
 
     def errors(self, metrics: Sequence[str], condition: str = CLEAN) -> pd.DataFrame:
-        """The log errors of one condition; see `cellabel.evaluation.well_errors`."""
-        return well_errors(self.wells("true"), self.wells("predicted", condition), metrics)
+        """The log errors of the wells of one condition; see `cellabel.evaluation.well_errors`."""
+        true, predicted = self.pair(condition)
+        return well_errors(true, predicted, metrics)
+
+    def pair(self, condition: str = CLEAN) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The wells of one condition, stained and predicted."""
+        predicted = self.wells("predicted", condition)
+        true = self.wells("true")
+        known = pd.MultiIndex.from_frame(predicted[list(WELL[:2])])
+        return true[pd.MultiIndex.from_frame(true[list(WELL[:2])]).isin(known)], predicted
+
+    @property
+    def conditions(self) -> list[str]:
+        """The conditions that were measured, clean first."""
+        rows = self.measured[self.measured["side"] == "predicted"]
+        return [str(name) for name in rows["condition"].unique()]
+
+    @property
+    def destroyed(self) -> list[str]:
+        """Conditions that leave too little of an image to judge by."""
+        if "clipped_share" not in self.measured:
+            return []
+        clipped = self.measured.groupby("condition")["clipped_share"].mean()
+        return [str(name) for name in clipped.index[clipped > DESTROYED_SHARE]]
 
     def corrupted_errors(self, metrics: Sequence[str], conditions: Iterable[str]) -> pd.DataFrame:
         """The log errors of several conditions, with a column `condition`."""
@@ -107,10 +145,37 @@ def gate_conditions(
     return {f"defocus {depth:g} µm": defocused(depth) for depth in defocus_um}
 
 
+def exposure_conditions(shares: Sequence[float]) -> dict[str, Condition]:
+    """What the gate judges brightness and contrast by: less or more light on the sample."""
+
+    def lit(share: float) -> Condition:
+        return lambda image: exposure(image, share, full_scale=full_scale(image))
+
+    return {f"exposure × {share:g}": lit(share) for share in shares}
+
+
+def of_another_implementation(condition: str) -> bool:
+    """Whether a condition is made by other physics than the training's augmentation."""
+    return condition.endswith("µm") or condition.startswith("exposure")
+
+
+def meant_for(kind: str, conditions: Iterable[str]) -> list[str]:
+    """The conditions that a model trained against a kind of corruption is meant to withstand."""
+    families = {"": (), "contrast": ("contrast", "exposure"), "brightness": ("brightness", "exposure")}
+    return [name for name in conditions if name.startswith(families.get(kind, (kind,)))]
+
+
 def harm_conditions() -> dict[str, Condition]:
     """What the estimate of harm is calibrated on: corruptions of table 5, mild and strong."""
-    chosen = {"defocus": (2, 3, 5), "contrast": (-2,), "brightness": (-2,)}
+    return _table(HARM)
 
+
+def table_conditions() -> dict[str, Condition]:
+    """Every corruption and severity of table 5 but those that change nothing."""
+    return _table({kind: [one for one in known if one] for kind, known in SEVERITIES.items()})
+
+
+def _table(chosen: Mapping[str, Iterable[int]]) -> dict[str, Condition]:
     def corrupted(kind: str, severity: int) -> Condition:
         return lambda image: corrupt(image, kind, severity, full_scale=full_scale(image))
 
@@ -119,6 +184,23 @@ def harm_conditions() -> dict[str, Condition]:
         for kind, severities in chosen.items()
         for severity in severities
     }
+
+
+def sample_of_wells(fields: Sequence[LabelledField], most: int) -> list[LabelledField]:
+    """Fields of whole wells, at most so many of them, spread evenly over plates; always the same ones."""
+    wells: dict[tuple[str, str], list[LabelledField]] = {}
+    for one in fields:
+        wells.setdefault((one.field.plate_id, one.field.well), []).append(one)
+    by_plate = [list(group) for _, group in itertools.groupby(sorted(wells), key=lambda key: key[0])]
+    for group in by_plate:
+        group.sort(key=lambda key: hashlib.sha256("/".join(key).encode()).digest())
+    chosen: list[LabelledField] = []
+    for turn in itertools.zip_longest(*by_plate):
+        for key in filter(None, turn):
+            if len(chosen) + len(wells[key]) > most:
+                return chosen
+            chosen += wells[key]
+    return chosen
 
 
 def full_scale(image: NDArray) -> float:
@@ -154,14 +236,16 @@ def evaluate_model(
             row = {**labelled.key, "side": "true", "condition": CLEAN}
             measured.append(row | _features(truth.labels, truth.target, recipe, pixel))
         for name, change in conditions.items():
-            image, embedding = predict_field(model, raw if change is None else change(raw), labelled.plate)
+            seen = raw if change is None else change(raw)
+            image, embedding = predict_field(model, seen, labelled.plate)
             embeddings.append({**labelled.key, "condition": name, **embedding_columns(embedding)})
             if truth is None:
                 continue
             row = {**labelled.key, "side": "predicted", "condition": name}
             labels = segment(image, recipe, pixel_size_um=pixel, floor=model.floor)
             row |= _features(labels, image, recipe, pixel)
-            measured.append(row | {"pixel_pearson": _pearson(truth.target, image)})
+            row |= {"pixel_pearson": _pearson(truth.target, image), "clipped_share": _clipped(raw, seen)}
+            measured.append(row)
     return HeldOut(pd.DataFrame(measured), pd.DataFrame(embeddings))
 
 
@@ -181,6 +265,14 @@ def _features(
     labels: NDArray, image: NDArray, recipe: Organelle, pixel_size_um: float | None
 ) -> dict[str, object]:
     return dict(measure_field(labels, image, organelle=recipe.name, pixel_size_um=pixel_size_um).iloc[0])
+
+
+def _clipped(raw: NDArray, seen: NDArray) -> float:
+    """Share of the pixels that are at an end of the range and were not before."""
+    if seen is raw:
+        return 0.0
+    scale = full_scale(raw)
+    return float(np.mean(((seen <= 0) | (seen >= scale)) & (raw > 0) & (raw < scale)))
 
 
 def _pearson(truth: NDArray, image: NDArray) -> float:

@@ -11,7 +11,7 @@ from upath import UPath
 
 from cellabel.alerts import Alert, AlertLedger, alert_id
 from cellabel.evaluation import Decision, GateSettings, decide
-from cellabel.loop.held_out import HeldOut
+from cellabel.loop.held_out import HeldOut, meant_for, of_another_implementation
 from cellabel.loop.incidents import incidents, record_outcome
 from cellabel.loop.limits import beyond_limits
 from cellabel.loop.training import judge
@@ -20,7 +20,7 @@ from cellabel.plates import open_plate
 from cellabel.registry import ModelRegistry, ModelVersion
 from cellabel.stores import Home, read_json
 
-__all__ = ["judge_challenger"]
+__all__ = ["judge_challenger", "kind_withstood", "read_held_out", "tell_missing_champion"]
 
 
 def judge_challenger(
@@ -28,24 +28,83 @@ def judge_challenger(
 ) -> Decision | None:
     """Compare the challenger with the champion on the held-out wells, and promote it if the gate lets it.
 
-    Both models' errors are on the same wells and the same corrupted images. The verdict is kept with the
-    version, told as an alert, and recorded with the drift incident that asked for the challenger.
+    Both models' errors are on the same wells and the same corrupted images. Measuring may take minutes and
+    needs no lock; deciding, recording and promoting are one step under the registry's lock, and when another
+    process has moved an alias meanwhile, all is looked at again. The verdict is kept with the version, told
+    as an alert, and recorded with the drift incident that asked for the challenger.
 
     Returns:
         The gate's decision; None where no challenger waits.
+
+    Raises:
+        InputError: a version has vanished, was half logged or is corrupted; the champion stays as it was.
     """
-    challenger, champion = registry.challenger(organelle.name), registry.champion(organelle.name)
-    if challenger is None or challenger.tags.get("gate_promote") == "false":
-        for judged in (challenger, champion):  # by a run that was killed before it could tell
-            if judged is not None and "gate_reason" in judged.tags:
-                _tell(home, ledger, judged, judged.tags["gate_promote"] == "true", judged.tags["gate_reason"])
-        return None
-    settings = home.settings.promotion
-    new = read_held_out(registry.folder(organelle.name, challenger.version))
-    old = None if champion is None else _champion_on(home, registry, champion, challenger)
-    conditions = gate_names(new)
-    metrics = organelle.primary_metrics
-    test_set = challenger.tags.get("test_set", "")
+    while True:
+        challenger, champion = registry.challenger(organelle.name), registry.champion(organelle.name)
+        if challenger is None or challenger.tags.get("gate_promote") == "false":
+            for judged in (challenger, champion):  # by a run that was killed before it could tell
+                if judged is not None and "gate_reason" in judged.tags:
+                    promoted = judged.tags["gate_promote"] == "true"
+                    _tell(home, ledger, judged, promoted, judged.tags["gate_reason"])
+            return None
+        if champion is None and (missing := registry.missing_champion(organelle.name)):
+            tell_missing_champion(ledger, registry, organelle)
+            return Decision(False, f"Not promoted: there is no champion to compare with. {missing}", _EMPTY)
+        new = read_held_out(registry.folder(organelle.name, challenger.version))
+        old = None if champion is None else _champion_on(home, registry, champion, challenger, new)
+        with registry.exclusive(organelle.name):
+            now = registry.challenger(organelle.name), registry.champion(organelle.name)
+            if [one and one.version for one in now] != [
+                one and one.version for one in (challenger, champion)
+            ]:
+                continue
+            decision = _decide(home, registry, organelle, challenger, new, old)
+            registry.record_verdict(
+                organelle.name,
+                challenger.version,
+                promoted=decision.promote,
+                reason=decision.reason,
+                test_set=_test_set(challenger),
+            )
+            if decision.promote:
+                registry.promote(
+                    organelle.name,
+                    challenger.version,
+                    reason=decision.reason,
+                    expected_champion=champion.version if champion else 0,
+                )
+        registry.refresh_card(organelle.name, challenger.version)
+        _tell(home, ledger, challenger, decision.promote, decision.reason)
+        return decision
+
+
+_EMPTY = pd.DataFrame(
+    columns=[
+        "metric",
+        "condition",
+        "n_wells",
+        "champion_error",
+        "challenger_error",
+        "bound",
+        "delta",
+        "verdict",
+    ]
+)
+"""The comparison that could not be made."""
+
+
+def _decide(
+    home: Home,
+    registry: ModelRegistry,
+    organelle: Organelle,
+    challenger: ModelVersion,
+    new: HeldOut,
+    old: HeldOut | None,
+) -> Decision:
+    """The gate on clean wells, on the conditions that the challenger is meant for, and on all others."""
+    settings, metrics = home.settings.promotion, organelle.primary_metrics
+    conditions = [one for one in _compared(new, old) if one not in new.destroyed]
+    by_other_physics = filter(of_another_implementation, conditions)
     decision = decide(
         None if old is None else old.errors(metrics),
         new.errors(metrics),
@@ -56,27 +115,46 @@ def judge_challenger(
         ),
         champion_corrupted=None if old is None else old.corrupted_errors(metrics, conditions),
         challenger_corrupted=new.corrupted_errors(metrics, conditions),
-        improve=meant_conditions(challenger, conditions),
-        reuse=registry.test_set_uses(organelle.name, test_set, before=challenger.version),
+        improve=meant_for(kind_withstood(challenger), by_other_physics),
+        reuse=registry.test_set_uses(organelle.name, _test_set(challenger), before=challenger.version),
     )
     if decision.promote and (refusal := beyond_limits(new.errors(metrics), organelle)):
-        decision = replace(decision, promote=False, reason=refusal)
-    registry.record_verdict(
-        organelle.name,
-        challenger.version,
-        promoted=decision.promote,
-        reason=decision.reason,
-        test_set=test_set,
-    )
-    if decision.promote:
-        registry.promote(
-            organelle.name,
-            challenger.version,
-            reason=decision.reason,
-            expected_champion=champion.version if champion else None,
-        )
-    _tell(home, ledger, challenger, decision.promote, decision.reason)
+        return replace(decision, promote=False, reason=refusal)
     return decision
+
+
+def _compared(new: HeldOut, old: HeldOut | None) -> list[str]:
+    """The corruptions that both models were measured under, on the same wells."""
+
+    def wells(held_out: HeldOut, condition: str) -> set[tuple[str, str]]:
+        found = held_out.wells("predicted", condition)
+        return set(zip(found["Metadata_Plate"], found["Metadata_Well"], strict=True))
+
+    conditions = new.conditions[1:]
+    if old is None:
+        return conditions
+    return [one for one in conditions if one in old.conditions and wells(new, one) == wells(old, one)]
+
+
+def tell_missing_champion(ledger: AlertLedger, registry: ModelRegistry, organelle: Organelle) -> str:
+    """Ask for a person, once, where the champion was deleted or its alias taken away in MLflow's page.
+
+    Returns:
+        The sentence; "" where no champion is missing.
+    """
+    sentence = registry.missing_champion(organelle.name)
+    if sentence:
+        ledger.write(
+            Alert(
+                id=alert_id("person_needed", organelle.name, sentence),
+                kind="person_needed",
+                title=f"{organelle.name} has no champion any more",
+                body=sentence,
+                severity="error",
+                organelle=organelle.name,
+            )
+        )
+    return sentence
 
 
 def _tell(home: Home, ledger: AlertLedger, version: ModelVersion, promoted: bool, reason: str) -> None:
@@ -108,27 +186,27 @@ def read_held_out(folder: Path) -> HeldOut:
     )
 
 
-def gate_names(held_out: HeldOut) -> list[str]:
-    """The conditions that the gate judges by: those with a physical size."""
-    return [name for name in held_out.measured["condition"].unique() if name.endswith("µm")]
+def kind_withstood(version: ModelVersion) -> str:
+    """The kind of corruption that a version was trained to withstand, or ""."""
+    return version.tags.get("corruption", "").split(" ")[0]
 
 
-def meant_conditions(challenger: ModelVersion, conditions: list[str]) -> list[str]:
-    """The conditions that a challenger was trained to withstand."""
-    kind = challenger.tags.get("corruption", "").split(" ")[0]
-    return [name for name in conditions if kind and name.startswith(kind)]
+def _test_set(version: ModelVersion) -> str:
+    return version.tags.get("test_set", "unknown")
 
 
 def _champion_on(
-    home: Home, registry: ModelRegistry, champion: ModelVersion, challenger: ModelVersion
+    home: Home, registry: ModelRegistry, champion: ModelVersion, challenger: ModelVersion, new: HeldOut
 ) -> HeldOut:
-    """The champion's measurements on the challenger's test set: kept ones where the set is the same."""
+    """The champion on the challenger's test set and conditions: kept measurements where they suffice."""
     from cellabel.datasets import Dataset
 
-    if champion.tags.get("test_set") == challenger.tags.get("test_set"):
-        return read_held_out(registry.folder(champion.organelle, champion.version))
+    if _test_set(champion) == _test_set(challenger):
+        kept = read_held_out(registry.folder(champion.organelle, champion.version))
+        if set(filter(of_another_implementation, new.conditions)) <= set(kept.conditions):
+            return kept
     folder = registry.folder(challenger.organelle, challenger.version)
     manifest = read_json(UPath(folder / "dataset.json")) or {}
     dataset = Dataset.from_manifest(manifest, partial(open_plate, home.plates))
     model = registry.load(champion.organelle, champion.version)
-    return judge(home, model, dataset, test_only=True)
+    return judge(home, model, dataset, kind=kind_withstood(challenger), test_only=True)

@@ -4,39 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+import cellabel
 from cellabel.datasets import Dataset, FieldSample, build_dataset
 from cellabel.errors import InputError
 from cellabel.evaluation import CLEAN
+from cellabel.loop.costs import Meter, priced, training_device
 from cellabel.loop.held_out import (
     Condition,
     HeldOut,
     LabelledField,
     evaluate_model,
+    exposure_conditions,
     gate_conditions,
     harm_conditions,
+    sample_of_wells,
+    table_conditions,
 )
+from cellabel.loop.model_report import write_figures, write_tables
 from cellabel.loop.reliability import write_intervals
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
+from cellabel.organelles import organelle as organelle_of
 from cellabel.plates import open_plate
-from cellabel.registry import ModelRegistry, ModelVersion
+from cellabel.registry import CHANGED, ModelRegistry, ModelVersion, environment, git_commit
 from cellabel.settings import Settings
 from cellabel.stores import Home, read_json, write_json
 
+if TYPE_CHECKING:
+    from cellabel.training import TrainingResult
+
+ENVIRONMENT, COST = "environment.json", "cost.json"
 CROSS_VALIDATED = "cross_validated.parquet"
 
 __all__ = [
     "CROSS_VALIDATED",
     "Challenger",
     "build_current_dataset",
+    "drifted_plates",
     "plates_for_training",
     "train_challenger",
 ]
@@ -52,6 +63,7 @@ class Challenger:
         history: one row an epoch.
         agreement: downstream metrics on the held-out wells.
         pixel_pearson: mean over held-out fields.
+        folder: with the weights, what was measured, tables and figures.
     """
 
     version: ModelVersion
@@ -59,6 +71,7 @@ class Challenger:
     history: pd.DataFrame
     agreement: pd.DataFrame
     pixel_pearson: float
+    folder: Path
 
 
 def plates_for_training(home: Home, organelle: Organelle) -> list[str]:
@@ -66,7 +79,7 @@ def plates_for_training(home: Home, organelle: Organelle) -> list[str]:
 
     A drifted plate enters only once a person has accepted it: `cellabel plates release --for-training`.
     """
-    drifted = _drifted_plates(home)
+    drifted = drifted_plates(home)
     chosen = []
     for plate_id in home.plates.accepted():
         record = home.plates.record(plate_id) or {}
@@ -127,33 +140,84 @@ def train_challenger(
     """
     from cellabel.training import train
 
-    settings = home.settings
-    config = training_config(settings, corruption)
-    folder = _folder(settings, dataset, config.model_dump(mode="json"))
-    began = time.perf_counter()
+    config = training_config(home.settings, corruption)
     initial = _weights_to_start_from(registry, dataset, config) if corruption[0] else None
-    result = train(dataset, config, initial=initial, resume=True, folder=folder, progress=progress)
-    seconds = round(time.perf_counter() - began, 1)
+    folder = _folder(home.settings, dataset, config.model_dump(mode="json"), initial)
+    with Meter() as meter:
+        result = _finished(folder) or train(
+            dataset, config, initial=initial, resume=True, folder=folder, progress=progress
+        )
     cross_validated = _cross_validate(home, dataset, config, folder, progress)
     if cross_validated is not None:
         cross_validated.measured.to_parquet(result.folder / CROSS_VALIDATED, index=False)
-    held_out = judge(home, result.model, dataset)
-    held_out.measured.to_parquet(result.folder / "measured.parquet", index=False)
-    held_out.embeddings.to_parquet(result.folder / "embeddings.parquet", index=False)
+    held_out = judge(home, result.model, dataset, kind=corruption[0])
     write_intervals(result.folder, held_out, cross_validated)
     agreement = held_out.agreement()
+    metrics = {"pixel_pearson": held_out.pixel_pearson(), **_report(home, dataset, result, held_out, meter)}
     agreement.to_csv(result.folder / "agreement.csv", index=False)
-    metrics = {"pixel_pearson": held_out.pixel_pearson(), "training_seconds": seconds}
     known = agreement.dropna(subset=["pearson"])
     metrics |= {
         f"pearson_{name}": float(r) for name, r in zip(known["feature"], known["pearson"], strict=True)
     }
-    lineage = {key: value for key, value in (tags or {}).items() if value}
-    lineage["test_set"] = held_out_hash(dataset.test)
-    if corruption[0]:
-        lineage["corruption"] = f"{corruption[0]} {' '.join(f'{value:g}' for value in corruption[1])}"
+    severities = " ".join(f"{value:g}" for value in corruption[1])
+    lineage = {
+        **(tags or {}),
+        "test_set": held_out_hash(dataset.test),
+        "git_commit": git_commit(),
+        "corruption": f"{corruption[0]} {severities}" if corruption[0] else "",
+    }
+    lineage = {key: value for key, value in lineage.items() if value}
     version = registry.register(result, dataset.organelle, metrics=metrics, tags=lineage)
-    return Challenger(version, seconds, result.history, agreement, metrics["pixel_pearson"])
+    seconds = metrics["training_seconds"]
+    return Challenger(version, seconds, result.history, agreement, metrics["pixel_pearson"], result.folder)
+
+
+def _report(
+    home: Home, dataset: Dataset, result: TrainingResult, held_out: HeldOut, meter: Meter
+) -> dict[str, float]:
+    """Write what was measured, tables, figures, cost and environment into the model's folder.
+
+    Returns:
+        Name → value, for the version.
+    """
+    settings, recipe = home.settings.models, organelle_of(dataset.organelle)
+    fields = _labelled(home, dataset.test)
+    sample = sample_of_wells(fields, settings.report_fields)
+    if sample:
+        grid = {name: one for name, one in table_conditions().items() if name not in held_out.conditions}
+        more = evaluate_model(result.model, sample, grid).measured
+        measured = pd.concat([held_out.measured, more[more["side"] == "predicted"]], ignore_index=True)
+        held_out = HeldOut(measured, held_out.embeddings)
+    learnt_from = sample_of_wells(_labelled(home, dataset.train), settings.report_fields)
+    seen = evaluate_model(result.model, learnt_from, {CLEAN: None}) if learnt_from else None
+    held_out.measured.to_parquet(result.folder / "measured.parquet", index=False)
+    held_out.embeddings.to_parquet(result.folder / "embeddings.parquet", index=False)
+    metrics = write_tables(result.folder, held_out, seen, recipe)
+    write_figures(result.folder, result.model, fields, held_out, result.history, recipe)
+    (result.folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1) + "\n")
+    cost = result.folder / COST
+    if not cost.exists():  # a run repeated after a crash has cost what the first one did
+        record = priced(meter.seconds, meter.joules, training_device(), settings.prices, settings.currency)
+        cost.write_text(json.dumps(record, indent=1) + "\n")
+    return metrics | {"training_seconds": float(json.loads(cost.read_text())["seconds"])}
+
+
+def _finished(folder: Path) -> TrainingResult | None:
+    """The result of a training that ended before its run was killed; None where there is none.
+
+    Only the same code would make the same result: while files differ from their commit, nothing is taken up.
+    """
+    from cellabel.networks import load_model
+    from cellabel.training import TrainingResult
+
+    if not folder.exists() or git_commit().endswith(CHANGED):
+        return None
+    try:
+        model = load_model(folder)
+    except InputError:  # damaged since: it is trained again
+        return None
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return TrainingResult(model, metrics, pd.read_csv(folder / "history.csv"), folder)
 
 
 def training_config(settings: Settings, corruption: tuple[str, Sequence[float]]) -> Any:
@@ -169,32 +233,38 @@ def training_config(settings: Settings, corruption: tuple[str, Sequence[float]])
     return TrainingConfig(**changes)
 
 
-def judge(home: Home, model: OrganelleModel, dataset: Dataset, *, test_only: bool = False) -> HeldOut:
+def judge(
+    home: Home, model: OrganelleModel, dataset: Dataset, *, kind: str = "", test_only: bool = False
+) -> HeldOut:
     """Held-out fields clean and under the gate's and the harm's conditions, and the others' embeddings.
 
     Args:
         home: the stores.
         model: the model.
         dataset: its test side is measured; of the other sides the embeddings are taken.
+        kind: what the model, or the challenger that it is compared with, was trained to withstand: brightness
+            and contrast ask for more and less light.
         test_only: leave the other sides out.
     """
     gate = home.settings.promotion
-    plates = {plate_id: open_plate(home.plates, plate_id) for plate_id in dataset.manifest()["plates"]}
-
-    def labelled(samples: Sequence[FieldSample]) -> list[LabelledField]:
-        return [LabelledField.of(plates[sample.plate_id], sample.well, sample.site) for sample in samples]
-
+    fields = _labelled(home, dataset.test)
     conditions: dict[str, Condition] = {
         CLEAN: None,
-        **gate_conditions(gate.defocus_um, gate.numerical_aperture, plates[dataset.test[0].plate_id]),
+        **gate_conditions(gate.defocus_um, gate.numerical_aperture, fields[0].plate),
+        **(exposure_conditions(gate.exposures) if kind in ("brightness", "contrast") else {}),
         **harm_conditions(),
     }
-    held_out = evaluate_model(model, labelled(dataset.test), conditions)
+    held_out = evaluate_model(model, fields, conditions)
     if test_only:
         return held_out
-    rest = labelled([*dataset.train, *dataset.validation])
+    rest = _labelled(home, [*dataset.train, *dataset.validation])
     clean = evaluate_model(model, rest, {CLEAN: None}, measure=False)
     return HeldOut(held_out.measured, pd.concat([held_out.embeddings, clean.embeddings], ignore_index=True))
+
+
+def _labelled(home: Home, samples: Sequence[FieldSample]) -> list[LabelledField]:
+    plates = {name: open_plate(home.plates, name) for name in {sample.plate_id for sample in samples}}
+    return [LabelledField.of(plates[sample.plate_id], sample.well, sample.site) for sample in samples]
 
 
 def _weights_to_start_from(registry: ModelRegistry, dataset: Dataset, config: Any) -> OrganelleModel | None:
@@ -215,12 +285,12 @@ def _cross_validate(
 
     if dataset.folds is None:
         return None
-    plates = {plate_id: open_plate(home.plates, plate_id) for plate_id in dataset.manifest()["plates"]}
     parts = []
     for index in range(dataset.folds):
         fold = dataset.fold(index)
-        result = train(fold, config, resume=True, folder=folder.with_name(f"{folder.name}-{index}"))
-        fields = [LabelledField.of(plates[one.plate_id], one.well, one.site) for one in fold.test]
+        place = folder.with_name(f"{folder.name}-{index}")
+        result = _finished(place) or train(fold, config, resume=True, folder=place)
+        fields = _labelled(home, fold.test)
         parts.append(evaluate_model(result.model, fields, {CLEAN: None}))
         if progress is not None:
             score = parts[-1].pixel_pearson()
@@ -236,12 +306,17 @@ def held_out_hash(samples: Sequence[FieldSample]) -> str:
     return hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:16]
 
 
-def _folder(settings: Settings, dataset: Dataset, config: dict[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps([dataset.version, config], sort_keys=True).encode()).hexdigest()[:12]
+def _folder(
+    settings: Settings, dataset: Dataset, config: dict[str, Any], initial: OrganelleModel | None
+) -> Path:
+    """Named by all that decides the weights, so that a run that was killed finds what it had made."""
+    what = [dataset.version, config, initial.version if initial else "", cellabel.__version__, git_commit()]
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     return settings.home / "training" / str(dataset.organelle) / digest
 
 
-def _drifted_plates(home: Home) -> set[str]:
+def drifted_plates(home: Home) -> set[str]:
+    """Plates of a drift incident, open or closed."""
     folder = home.detectors / "incidents"
     if not folder.exists():
         return set()

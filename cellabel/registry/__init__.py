@@ -7,15 +7,19 @@ Importing this room does not import mlflow.
 
 from cellabel.registry._card import model_card
 from cellabel.registry._logger import training_logger
+from cellabel.registry._provenance import CHANGED, environment, git_commit
 from cellabel.registry._registry import ModelRegistry
 from cellabel.registry._versions import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION, ModelVersion, model_name
 
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
+    "CHANGED",
     "PREVIOUS_CHAMPION",
     "ModelRegistry",
     "ModelVersion",
+    "environment",
+    "git_commit",
     "model_card",
     "model_name",
     "training_logger",

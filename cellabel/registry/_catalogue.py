@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from cellabel.registry import _files
-from cellabel.registry._card import model_card
+from cellabel.registry._card import LONGEST, Report, model_card
 from cellabel.registry._connection import Connection
 from cellabel.registry._transfer import HISTORY, Logged, TrainedFolder
 from cellabel.registry._versions import ModelVersion
@@ -26,6 +26,16 @@ class Catalogue:
         """Alias → version of a registered model, empty where there is no such model."""
         model = _or_none(lambda: self._connection.client.get_registered_model(name))
         return {} if model is None else {alias: int(version) for alias, version in model.aliases.items()}
+
+    def model_tags(self, name: str) -> dict[str, str]:
+        """Tags of a registered model as a whole, empty where there is no such model."""
+        model = _or_none(lambda: self._connection.client.get_registered_model(name))
+        return {} if model is None else dict(model.tags)
+
+    def tag_model(self, name: str, **tags: str) -> None:
+        """Write tags of a registered model as a whole."""
+        for key, value in tags.items():
+            self._connection.client.set_registered_model_tag(name, key, value)
 
     def find(self, name: str, number: int) -> ModelVersion | None:
         """A version by its number, or None."""
@@ -64,10 +74,15 @@ class Catalogue:
             tags={
                 **trained.tags,
                 MODEL_ID: logged.model_id,
-                _files.CHECKSUMS: _files.checksum_tag(trained.checksums),
+                _files.CHECKSUMS: _files.checksum_tag(trained.checksums | logged.own_checksums),
             },
             description=model_card(
-                trained.organelle, config=trained.config, metrics=trained.metrics, tags=trained.tags
+                trained.organelle,
+                config=trained.config,
+                metrics=trained.metrics,
+                tags=trained.tags,
+                report=Report.read(trained.folder),
+                longest=LONGEST,
             ),
             model_id=logged.model_id if server else None,
         )
@@ -77,6 +92,10 @@ class Catalogue:
         """Write tags of a version."""
         for key, value in tags.items():
             self._connection.client.set_model_version_tag(name, str(number), key, value)
+
+    def describe(self, name: str, number: int, text: str) -> None:
+        """Write the description that MLflow shows on a version's page, Markdown."""
+        self._connection.client.update_model_version(name, str(number), description=text)
 
     def set_alias(self, name: str, alias: str, number: int) -> None:
         """Point an alias to a version."""

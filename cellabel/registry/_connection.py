@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from urllib.parse import unquote, urlparse
 from filelock import FileLock
 
 from cellabel.errors import InputError
+from cellabel.registry._lease import lease
 from cellabel.settings import load_settings
 
 if TYPE_CHECKING:
@@ -41,7 +44,8 @@ class Connection:
     """One MLflow database or server: its client, its lock and where artefacts lie.
 
     The lock is a file beside a SQLite database. For servers it lies in the home (else in the temporary
-    folder) and serialises the processes of this machine only: across machines, promote in one place.
+    folder) and serialises the processes of this machine; `exclusive` adds a lease in the registry itself,
+    which serialises those of all machines.
     """
 
     def __init__(self, uri: str | None) -> None:
@@ -64,6 +68,21 @@ class Connection:
         folder = self.home / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(str(folder / f"mlflow-{hashlib.sha256(self.uri.encode()).hexdigest()[:12]}.lock"))
+
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Nobody else, on this machine or another, changes versions and aliases of a model meanwhile.
+
+        Raises:
+            InputError: somebody else has held a server's lease for too long.
+        """
+        client = self.client
+        with self.lock:
+            if not self.is_server:
+                yield
+                return
+            with lease(client, name):
+                yield
 
     @property
     def is_server(self) -> bool:

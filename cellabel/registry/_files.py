@@ -82,9 +82,22 @@ CHECKSUMS = "files_sha256"
 """The tag that holds file name → checksum as JSON."""
 
 
+MLMODEL = "MLmodel"
+"""By it MLflow knows which code reads the others; it has a checksum too, lest it name other code."""
+
+
 def checksum_tag(checksums: Mapping[str, str]) -> str:
     """Checksums as the text of a tag."""
     return json.dumps(dict(checksums), sort_keys=True)
+
+
+def trained_files(tags: Mapping[str, str]) -> dict[str, str]:
+    """The checksums among a version's tags that are a training's own; empty where there are none."""
+    try:
+        found = expected_checksums(tags, "")
+    except InputError:
+        return {}
+    return {name: checksum for name, checksum in found.items() if name != MLMODEL}
 
 
 def expected_checksums(tags: Mapping[str, str], what: str) -> dict[str, str]:

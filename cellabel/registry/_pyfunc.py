@@ -19,8 +19,6 @@ from cellabel.errors import InputError
 if TYPE_CHECKING:
     from cellabel.prediction import OrganelleModel
 
-MLMODEL = "MLmodel"
-
 
 def mlmodel_text() -> str:
     """The content of the `MLmodel` file."""
@@ -45,20 +43,37 @@ class ImagePredictor:
             The same shape, float32: stain units, or a probability where the model is binary.
 
         Raises:
-            InputError: the input is no image and no stack of images.
+            InputError: the input is no image and no stack of images; it is an `MlflowException` too, so that
+                a server answers with the sentence and the status of a bad request.
         """
+        try:
+            return self._predict(np.asarray(model_input), (params or {}).get("tile"))
+        except InputError as error:
+            raise _bad_request(str(error)) from error
+
+    def _predict(self, images: NDArray, tile: int | None) -> NDArray[np.float32]:
         from cellabel.prediction import predict_image
 
-        images = np.asarray(model_input)
-        if images.ndim not in (2, 3):
+        if images.ndim not in (2, 3) or images.dtype.kind not in "buif":
             raise InputError(
-                f"An array of shape {images.shape} is no image: give (H, W), or a stack (N, H, W)."
+                f"An array of shape {images.shape} and type {images.dtype} is no image: give numbers (H, W), "
+                "or a stack (N, H, W)."
             )
-        tile = (params or {}).get("tile")
         stack = images[None] if images.ndim == 2 else images
         found = np.stack([predict_image(self.model, image, tile=tile) for image in stack])
         scaled = (found * self.model.target_scale).astype(np.float32)
         return scaled[0] if images.ndim == 2 else scaled
+
+
+def _bad_request(sentence: str) -> InputError:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    class BadRequest(InputError, MlflowException):
+        def __init__(self) -> None:
+            MlflowException.__init__(self, sentence, error_code=INVALID_PARAMETER_VALUE)
+
+    return BadRequest()
 
 
 def _load_pyfunc(path: str) -> ImagePredictor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ import pandas as pd
 
 from cellabel.errors import InputError
 from cellabel.registry import _files
+from cellabel.registry._card import LONGEST, Report, model_card
 from cellabel.registry._catalogue import Catalogue, as_number
 from cellabel.registry._connection import Connection, local_path
 from cellabel.registry._logger import experiment
+from cellabel.registry._succession import Succession, now
 from cellabel.registry._transfer import TrainedFolder, download, upload
 from cellabel.registry._versions import (
     CHALLENGER,
@@ -35,8 +37,7 @@ class ModelRegistry:
 
     Each organelle has one registered model, `cellabel-<organelle>`. The alias *champion* is the version that
     predicts, *challenger* the newest candidate, *previous_champion* what a rollback returns to. Changes are
-    serialised by a lock file beside a SQLite database; MLflow has no compare-and-set, so with a server on
-    another machine promote from one place only, or give `expected_champion`.
+    serialised by a lock file beside a SQLite database and, behind a server, by a lease in the registry.
 
     Args:
         uri: an MLflow database (`sqlite:////path/mlflow.db`) or server; None means the settings' one. The
@@ -46,6 +47,7 @@ class ModelRegistry:
     def __init__(self, uri: str | None = None) -> None:
         self._connection = Connection(uri)
         self._catalogue = Catalogue(self._connection)
+        self._succession = Succession(self._catalogue)
 
     def __repr__(self) -> str:
         return f"ModelRegistry({self._connection.uri!r})"
@@ -81,13 +83,23 @@ class ModelRegistry:
         if (known := self._same_files(organelle, trained.checksums)) is None:
             experiment_id = experiment(self._connection, name)
             logged = upload(self._connection.client, experiment_id, trained, run_id)
-        with self._connection.lock:
+        with self.exclusive(organelle):
             known = known or self._same_files(organelle, trained.checksums)
             if known is None:
                 known = self._catalogue.create(name, logged, trained)
             if not {CHAMPION, PREVIOUS_CHAMPION} & set(known.aliases):
                 self._catalogue.set_alias(name, CHALLENGER, known.version)
         return self.version(organelle, known.version)
+
+    def exclusive(self, organelle: str) -> AbstractContextManager[None]:
+        """Nobody else registers, judges, promotes or rolls back the organelle's versions meanwhile.
+
+        Whoever holds it may take it again, so a decision and the promotion that follows from it are one step.
+
+        Raises:
+            InputError: somebody else has held it for too long.
+        """
+        return self._connection.exclusive(model_name(organelle))
 
     def champion(self, organelle: str) -> ModelVersion | None:
         """The version that predicts, or None."""
@@ -135,30 +147,16 @@ class ModelRegistry:
             organelle: the recipe's name.
             version: the version's number, or "challenger".
             reason: one sentence, kept with the version.
-            expected_champion: the champion that the decision was made against; None does not ask.
+            expected_champion: the champion that the decision was made against, 0 for none; None does not ask.
 
         Raises:
             InputError: the version has vanished, was half logged or is corrupted, or the champion is another
                 one by now.
         """
-        name = model_name(organelle)
-        with self._connection.lock:
+        with self.exclusive(organelle):
             chosen = self.version(organelle, version)
             self._verified_folder(chosen, fresh=True)
-            old = self.champion(organelle)
-            if old is not None and old.version != chosen.version:
-                if expected_champion is not None and old.version != expected_champion:
-                    raise InputError(
-                        f"The champion of {name} is version {old.version} by now, not {expected_champion}: "
-                        "compare the challenger with it again."
-                    )
-                self._catalogue.tag(name, chosen.version, predecessor=str(old.version))
-                self._catalogue.set_alias(name, PREVIOUS_CHAMPION, old.version)
-            if old is None or old.version != chosen.version:
-                self._catalogue.tag(name, chosen.version, promotion_reason=reason, promoted_at=_now())
-                self._catalogue.set_alias(name, CHAMPION, chosen.version)
-            if (self._catalogue.aliases(name)).get(CHALLENGER) == chosen.version:
-                self._catalogue.delete_alias(name, CHALLENGER)
+            self._succession.promote(chosen, reason=reason, expected_champion=expected_champion)
             return self.version(organelle, chosen.version)
 
     def rollback(self, organelle: str, *, reason: str) -> ModelVersion:
@@ -167,22 +165,32 @@ class ModelRegistry:
         Raises:
             InputError: there is no previous champion, or it cannot be loaded any more.
         """
-        name = model_name(organelle)
-        with self._connection.lock:
+        with self.exclusive(organelle):
+            self.adopt_champion(organelle)
             back = self.previous_champion(organelle)
             bad = self.champion(organelle)
             if back is None or (bad is not None and bad.version == back.version):
+                name = model_name(organelle)
                 raise InputError(f"{name} has no previous champion to return to: promote a version instead.")
             self._verified_folder(back, fresh=True)
-            if bad is not None:
-                self._catalogue.tag(name, bad.version, rollback_reason=reason, rolled_back_at=_now())
-            self._catalogue.set_alias(name, CHAMPION, back.version)
-            before = as_number(back.tags.get("predecessor", ""))
-            if before is not None and self._catalogue.find(name, before) is not None:
-                self._catalogue.set_alias(name, PREVIOUS_CHAMPION, before)
-            else:
-                self._catalogue.delete_alias(name, PREVIOUS_CHAMPION)
+            self._succession.rollback(back, bad, reason=reason)
             return self.version(organelle, back.version)
+
+    def adopt_champion(self, organelle: str) -> ModelVersion | None:
+        """Write down a champion that a person set in MLflow's page; what it replaced is the previous one.
+
+        Returns:
+            The champion, if its alias had been moved elsewhere since this software last looked; else None.
+        """
+        with self.exclusive(organelle):
+            champion = self.champion(organelle)
+            if champion is None or not self._succession.adopt(champion):
+                return None
+            return self.version(organelle, champion.version)
+
+    def missing_champion(self, organelle: str) -> str:
+        """Why an organelle that had a champion has none, and what to do; "" where none is missing."""
+        return self._succession.missing(model_name(organelle))
 
     def record_verdict(
         self, organelle: str, version: int, *, promoted: bool, reason: str, test_set: str
@@ -196,14 +204,83 @@ class ModelRegistry:
             reason: the gate's sentence.
             test_set: the hash of the held-out wells.
         """
-        chosen = self.version(organelle, version)
         verdict = {
             "gate_promote": str(promoted).lower(),
             "gate_reason": reason,
             "gate_test_set": test_set,
-            "gate_at": _now(),
+            "gate_at": now(),
         }
-        self._catalogue.tag(chosen.name, chosen.version, **verdict)
+        with self.exclusive(organelle):
+            chosen = self.version(organelle, version)
+            self._succession.count_use(chosen.name, test_set, chosen.version)
+            self._catalogue.tag(chosen.name, chosen.version, **verdict)
+
+    def annotate(self, organelle: str, version: int, **tags: str) -> None:
+        """Write tags of a version, name → value."""
+        self._catalogue.tag(model_name(organelle), version, **tags)
+
+    def card(self, organelle: str, which: str | int = CHAMPION, *, longest: int | None = None) -> str:
+        """The model card of a version, Markdown, with all that was said of it by now.
+
+        Args:
+            organelle: the recipe's name.
+            which: a version or an alias.
+            longest: characters; tables are cut to fit.
+
+        Raises:
+            InputError: as `folder`.
+        """
+        version = self.version(organelle, which)
+        folder = self._verified_folder(version)
+        return model_card(
+            organelle,
+            config=_files.read_json_file(folder / _files.CONFIG),
+            metrics=version.metrics,
+            tags=version.tags,
+            report=Report.read(folder),
+            longest=longest,
+        )
+
+    def export(
+        self,
+        organelle: str,
+        which: str | int,
+        path: str | os.PathLike[str],
+        *,
+        authors: Sequence[str] = ("cellabel",),
+        licence: str = "Apache-2.0",
+    ) -> Path:
+        """Write a version as a package of the BioImage Model Zoo, for other software.
+
+        Args:
+            organelle: the recipe's name.
+            which: a version or an alias.
+            path: ends in .zip; replaced if it exists.
+            authors: who answers for the model.
+            licence: of the weights, an SPDX identifier.
+
+        Raises:
+            InputError: as `folder`, or the path cannot be written.
+        """
+        from cellabel.registry._bioimageio import write_package
+
+        version = self.version(organelle, which)
+        return write_package(
+            self.load(organelle, version.version),
+            Path(path),
+            name=f"{version.name} version {version.version}",
+            description=f"Predicts the {organelle} stain of CHO cells from one transmitted-light image.",
+            documentation=self.card(organelle, version.version)
+            + "\n## Validation\n\nMeasure objects on predicted and stained images of wells that were not "
+            "trained on, and compare counts, areas and intensities well by well, as in the tables above.\n",
+            authors=authors,
+            licence=licence,
+        )
+
+    def refresh_card(self, organelle: str, version: int) -> None:
+        """Show the card with all that was said by now on the version's page in MLflow."""
+        text = self.card(organelle, version, longest=LONGEST)
+        self._catalogue.describe(model_name(organelle), version, text)
 
     def test_set_uses(self, organelle: str, test_set: str, *, before: int | None = None) -> int:
         """How many versions this test set has decided about.
@@ -213,10 +290,7 @@ class ModelRegistry:
             test_set: the hash of the held-out wells.
             before: leave out this version, so that judging it again counts once.
         """
-        return sum(
-            version.tags.get("gate_test_set") == test_set and version.version != before
-            for version in self.versions(organelle)
-        )
+        return len(self._succession.uses(model_name(organelle), test_set) - {before})
 
     def folder(self, organelle: str, which: str | int = CHAMPION) -> Path:
         """The local folder with a version's files, checked against their checksums.
@@ -269,8 +343,7 @@ class ModelRegistry:
 
     def _same_files(self, organelle: str, checksums: Mapping[str, str]) -> ModelVersion | None:
         """The version that was registered with exactly these model files and still has them."""
-        tag = _files.checksum_tag(checksums)
-        same = (found for found in self.versions(organelle) if found.tags.get(_files.CHECKSUMS) == tag)
+        same = (found for found in self.versions(organelle) if _files.trained_files(found.tags) == checksums)
         return next((found for found in same if self._is_whole(found)), None)
 
     def _is_whole(self, version: ModelVersion) -> bool:
@@ -279,7 +352,3 @@ class ModelRegistry:
         except InputError:
             return False
         return True
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -18,7 +18,7 @@ import pandas as pd
 from cellabel.errors import InputError
 from cellabel.registry import _files
 from cellabel.registry._connection import Connection
-from cellabel.registry._pyfunc import MLMODEL, mlmodel_text
+from cellabel.registry._pyfunc import mlmodel_text
 from cellabel.registry._versions import ModelVersion
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Logged:
     run_id: str
     model_id: str
     location: str
+    own_checksums: dict[str, str]
 
 
 def upload(client: MlflowClient, experiment_id: str, trained: TrainedFolder, run_id: str | None) -> Logged:
@@ -102,13 +103,15 @@ def upload(client: MlflowClient, experiment_id: str, trained: TrainedFolder, run
         with tempfile.TemporaryDirectory() as scratch:
             for name in trained.checksums:  # one call for all of them, and none of the others beside them
                 os.symlink((trained.folder / name).resolve(), Path(scratch) / name)
-            (Path(scratch) / MLMODEL).write_text(mlmodel_text(), encoding="utf-8")
+            mlmodel = Path(scratch) / _files.MLMODEL
+            mlmodel.write_text(mlmodel_text(), encoding="utf-8")
+            own = _files.checksums([mlmodel])
             client.log_model_artifacts(model.model_id, scratch)
         finished = True
     finally:
         client.finalize_logged_model(model.model_id, "READY" if finished else "FAILED")
         client.set_terminated(started, "FINISHED" if finished else "FAILED")
-    return Logged(started, model.model_id, model.artifact_location)
+    return Logged(started, model.model_id, model.artifact_location, own)
 
 
 def download(

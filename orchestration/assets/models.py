@@ -1,11 +1,16 @@
 """From labelled plates to a champion: dataset, challenger, comparison. One set of assets an organelle."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 from pydantic import Field
 
 from cellabel.organelles import Organelle
 from orchestration.metadata import figure, table_preview
 from orchestration.resources import Alerts, Models, Stores
+
+if TYPE_CHECKING:
+    from cellabel.evaluation import Decision
 
 __all__ = ["TrainingRun", "champion", "organelle_model", "preprocessed_dataset"]
 
@@ -70,13 +75,12 @@ def organelle_model(organelle: Organelle) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: TrainingRun, stores: Stores, models: Models
     ) -> dg.MaterializeResult:
         from cellabel.loop import current_dataset, train_challenger
-        from cellabel.reports import learning_curve_figure
 
-        home = stores.open()
+        home, registry = stores.open(), models.open()
         challenger = train_challenger(
             home,
             current_dataset(home, organelle),
-            models.open(),
+            registry,
             corruption=(config.corruption_kind, tuple(config.corruption_severities)),
             tags={"reason": config.reason, "incident": config.incident, "dagster_run_id": context.run.run_id},
             progress=context.log.info,
@@ -88,7 +92,11 @@ def organelle_model(organelle: Organelle) -> dg.AssetsDefinition:
                 "seconds": challenger.seconds,
                 "held_out": table_preview(challenger.agreement),
                 "pixel_pearson": challenger.pixel_pearson,
-                "learning_curve": figure(learning_curve_figure(challenger.history), "learning curve"),
+                "model_card": dg.MetadataValue.md(registry.card(organelle.name, challenger.version.version)),
+                **{
+                    name: figure((challenger.folder / f"{name}.png").read_bytes(), name.replace("_", " "))
+                    for name in ("learning_curve", "example", "failure", "agreement")
+                },
             },
             data_version=dg.DataVersion(f"v{challenger.version.version}"),
         )
@@ -112,19 +120,36 @@ def champion(organelle: Organelle) -> dg.AssetsDefinition:
     def asset(
         context: dg.AssetExecutionContext, stores: Stores, models: Models, alerts: Alerts
     ) -> dg.MaterializeResult:
-        from cellabel.loop import follow_champion, judge_challenger
+        from cellabel.loop import follow_champion, judge_challenger, tell_missing_champion
 
         home, registry, ledger = stores.open(), models.open(), alerts.open()
+        by_hand = registry.adopt_champion(organelle.name)
         decision = judge_challenger(home, registry, ledger, organelle)
         epochs = follow_champion(home, registry, organelle)
         current = registry.champion(organelle.name)
+        nothing = (
+            "the alias was moved in MLflow by a person" if by_hand else "there is no challenger to compare"
+        )
+        missing = tell_missing_champion(ledger, registry, organelle)
         return dg.MaterializeResult(
             metadata={
-                "champion": current.version if current else "none",
-                "decision": decision.reason if decision else "there is no challenger to compare",
-                **({"comparison": table_preview(decision.table)} if decision else {}),
+                "champion": current.version if current else missing or "none",
+                "decision": decision.reason if decision else nothing,
+                **(verdict_metadata(decision) if decision else {}),
+                **({"model_card": dg.MetadataValue.md(registry.card(organelle.name))} if current else {}),
                 "drift_streams": table_preview(epochs),
             },
         )
 
     return asset
+
+
+def verdict_metadata(decision: "Decision") -> dict[str, dg.MetadataValue | float]:
+    """The gate's table, what limits its claim, and the error that its bounds were computed at."""
+    return {
+        "comparison": table_preview(decision.table, rows=200),
+        "limits_of_the_claim": dg.MetadataValue.md(
+            "\n".join(f"- {one}" for one in decision.warnings) or "none"
+        ),
+        "alpha": decision.alpha,
+    }

@@ -4,9 +4,10 @@ import dagster as dg
 
 from cellabel.organelles import Organelle
 from orchestration.metadata import table_preview
-from orchestration.resources import Models, Stores
+from orchestration.partitions import plates
+from orchestration.resources import Alerts, Models, Stores
 
-__all__ = ["downstream", "no_leakage", "robustness"]
+__all__ = ["controls", "downstream", "no_leakage", "robustness"]
 
 
 def no_leakage(organelle: Organelle) -> dg.AssetChecksDefinition:
@@ -76,6 +77,37 @@ def robustness(organelle: Organelle) -> dg.AssetChecksDefinition:
             severity=dg.AssetCheckSeverity.WARN,
             description=f"worst on {worst['condition']}: mean |log error| {worst['mean_error']:.3f}",
             metadata={"by_condition": table_preview(table)},
+        )
+
+    return check
+
+
+def controls(organelle: Organelle) -> dg.AssetChecksDefinition:
+    """A new champion's control wells beside those of the one before."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey([organelle.name, "prediction_table"]),
+        name="control_wells",
+        partitions_def=plates,
+        description="After a promotion the old champion measures the control wells of the next plates too; "
+        "where they leave the new one's chart and not the old one's, the old champion returns.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, stores: Stores, models: Models, alerts: Alerts
+    ) -> dg.AssetCheckResult:
+        from cellabel.loop import followed_champion
+
+        home = stores.open()
+        if followed_champion(home, organelle.name).turn < 2:  # then MLflow need not be loaded
+            return dg.AssetCheckResult(passed=True, description="no champion has been replaced yet")
+        from cellabel.loop import watch_new_champion
+
+        trial = watch_new_champion(home, models.open(), alerts.open(), organelle)
+        return dg.AssetCheckResult(
+            passed=not trial.rolled_back,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=trial.sentence,
+            metadata={"charts": table_preview(trial.table)},
         )
 
     return check

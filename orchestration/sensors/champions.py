@@ -8,10 +8,12 @@ import dagster as dg
 from cellabel.organelles import Organelle
 from orchestration.jobs import EMBEDDED, AssetJob
 from orchestration.partitions import plates
-from orchestration.resources import Models, Stores
+from orchestration.resources import Alerts, Models, Stores
 
 if TYPE_CHECKING:
     from cellabel.loop import FollowedChampion
+    from cellabel.registry import ModelRegistry
+    from cellabel.stores import Home
 
 __all__ = ["champion_changed"]
 
@@ -42,7 +44,7 @@ def champion_changed(
         "once for all its new champions.",
     )
     def sensor(
-        context: dg.SensorEvaluationContext, stores: Stores, models: Models
+        context: dg.SensorEvaluationContext, stores: Stores, models: Models, alerts: Alerts
     ) -> dg.SensorResult | dg.SkipReason:
         from cellabel.loop import followed_champion, stale_predictions
         from cellabel.loop.streams import ENCODER, encoder_store
@@ -66,7 +68,10 @@ def champion_changed(
         frozen = encoder_store(home).record(ENCODER)
         position += f" encoder={frozen['version']}" if frozen else ""
         if position == context.cursor:
-            return dg.SkipReason("no champion has changed")
+            missing = _missing(
+                home, registry, alerts, [one for one in organelles if one.name not in versions]
+            )
+            return dg.SkipReason(missing or "no champion has changed")
         busy = {run.tags.get("dagster/partition", "") for run in _in_flight(context, "ingest", predict.name)}
         stale = stale_predictions(home, versions)
         requests = [
@@ -77,15 +82,27 @@ def champion_changed(
             if item.plate_id not in busy
         ]
         known = set(context.instance.get_dynamic_partitions(plates.name or "plates"))
-        missing = [item.plate_id for item in stale if item.plate_id not in known]  # imported without a run
+        unknown = [item.plate_id for item in stale if item.plate_id not in known]  # imported without a run
         settled = not stale and not busy
         return dg.SensorResult(
             run_requests=requests,
-            dynamic_partitions_requests=[plates.build_add_request(missing)] if missing else [],
+            dynamic_partitions_requests=[plates.build_add_request(unknown)] if unknown else [],
             cursor=position if settled else context.cursor,
         )
 
     return sensor
+
+
+def _missing(home: "Home", registry: "ModelRegistry", alerts: Alerts, organelles: list[Organelle]) -> str:
+    """Asks for a person where a champion was deleted in MLflow's page; says so."""
+    from cellabel.loop import followed_champion
+
+    had_one = [one for one in organelles if followed_champion(home, one.name).version]
+    if not had_one:
+        return ""
+    from cellabel.loop import tell_missing_champion
+
+    return " ".join(filter(None, (tell_missing_champion(alerts.open(), registry, one) for one in had_one)))
 
 
 def _in_flight(context: dg.SensorEvaluationContext, *jobs: str) -> list[dg.DagsterRun]:

@@ -117,7 +117,7 @@ def test_the_command_line_loads_nothing_heavy():
         *(["simulate"], ["import"], ["train"], ["evaluate"], ["predict"], ["measure"], ["corrupt"], ["demo"]),
         *(["up"], ["drift"], ["models"], ["plates"], ["alerts"]),
         *(["drift", name] for name in ("status", "incidents", "ack", "close", "snooze", "resume")),
-        *(["models", name] for name in ("list", "compare", "promote", "rollback")),
+        *(["models", name] for name in ("list", "compare", "promote", "rollback", "card", "export")),
         *(["plates", name] for name in ("list", "show", "release", "retire")),
         *(["alerts", name] for name in ("list", "ack")),
     ],
@@ -422,6 +422,10 @@ def test_a_version_goes_from_the_gate_to_predictions_and_back(workplace, tmp_pat
 
     evaluated = run("evaluate", "nuclei", "--json").json
     assert evaluated["version"] == 1
+    card = run("models", "card", "nuclei").out
+    assert "## On held-out wells" in card and "| brightness -5 |" in card and "a person's choice" in card
+    package = run("models", "export", "nuclei", tmp_path / "nuclei.zip", "--author", "Ada", "--json").json
+    assert package["version"] == 1 and (tmp_path / "nuclei.zip").exists()
     assert evaluated["robustness"][0]["condition"] == "clean" and len(evaluated["robustness"]) > 2
 
     image = workplace / PLATE / f"{PLATE}_A01_s1_w1.tif"
@@ -459,6 +463,8 @@ def test_an_unknown_model_is_told(workplace, image):
         ["models", "promote", "er", "--version", 3, "--reason", "r"],
         ["models", "rollback", "er"],
         ["models", "compare", "er"],
+        ["models", "card", "er"],
+        ["models", "export", "er", "er.zip"],
     ):
         said = run(*arguments)
         assert said.code == 2 and "er" in said.error and "\n" not in said.error

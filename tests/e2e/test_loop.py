@@ -16,6 +16,7 @@ SETTINGS = {
     "inbox": {"settle_seconds": 0},
     "models": {
         "min_labelled_plates": 3,
+        "report_fields": 0,
         "training": {"max_steps": 60, "base_channels": 8, "depth": 3, "crop_size": 96, "num_threads": 1},
     },
     "promotion": {"min_plates": 1, "min_wells": 4},

@@ -27,6 +27,7 @@ BY_ORGANELLE = (
 CHECKS_BY_ORGANELLE = (
     "organelle_model:downstream_metrics",
     "organelle_model:robustness",
+    "prediction_table:control_wells",
     "prediction_table:downstream_metrics",
     "prediction_table:plausible_ranges",
     "preprocessed_dataset:no_leakage",

@@ -350,6 +350,9 @@ def champions(monkeypatch):
         def champion(self, organelle):
             return Version(now[organelle]) if organelle in now else None
 
+        def missing_champion(self, organelle):
+            return f"Version 2 of cellabel-{organelle}, the champion, was deleted in MLflow."
+
     monkeypatch.setattr("orchestration.resources.Models.open", lambda self: Registry())
     return now
 
@@ -389,6 +392,17 @@ def test_going_back_to_an_old_champion_is_followed_too(home, look, champions):
     champions["nuclei"] = 2
     assert keys(look("champion_changed")[1]) == ["follow:nuclei:2:2"]
     assert followed_champion(home, "nuclei").turn == 2
+
+
+def test_a_champion_that_a_person_deleted_is_told_once_and_stops_nothing(home, look, champions, ledger):
+    champions["er"] = 1
+    follow(home, "nuclei", 2)
+    follow(home, "er", 1)
+    look("champion_changed")
+    for _ in range(2):
+        assert look("champion_changed")[0].skip_message.startswith("Version 2 of cellabel-nuclei")
+    (asked,) = ledger.alerts("person_needed")
+    assert asked.organelle == "nuclei" and "deleted in MLflow" in asked.body
 
 
 def test_only_stale_plates_are_predicted_again(home, look, champions, accepted, end):

@@ -1,0 +1,64 @@
+"""A registry over a fresh database, and folders as a training leaves them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cellabel.registry import ModelRegistry
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A migrated, empty database: migration takes seconds, a copy does not."""
+    folder = tmp_path_factory.mktemp("template")
+    ModelRegistry(f"sqlite:///{folder / 'mlflow.db'}").versions("nuclei")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def home(template, tmp_path):
+    shutil.copy(template, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def registry(home):
+    return ModelRegistry(f"sqlite:///{home / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """Writes what a training leaves behind."""
+    return write_training
+
+
+def write_training(folder, *, seed=0, organelle="nuclei", metrics=None):
+    folder.mkdir(parents=True)
+    weights = np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)
+    save_file({"weight": weights}, folder / "weights.safetensors")
+    config = {
+        "organelle": organelle,
+        "network": {"base_channels": 4, "depth": 2},
+        "target": "continuous",
+        "dataset": "d-123",
+        "code_version": "0.1.0",
+        "training": {"epochs": 3, "optimiser": {"name": "adam"}},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "metrics.json").write_text(json.dumps(metrics or {"clean": {"pearson": 0.9}, "note": "x"}))
+    (folder / "history.csv").write_text("epoch,loss\n0,1.0\n1,0.5\n")
+    return folder
+
+
+@pytest.fixture
+def two(registry, tmp_path, trained):
+    """Version 1 is champion, version 2 challenger."""
+    registry.register(trained(tmp_path / "one", seed=1), "nuclei")
+    registry.promote("nuclei", 1, reason="first")
+    registry.register(trained(tmp_path / "two", seed=2), "nuclei")
+    return registry
