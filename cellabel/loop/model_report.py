@@ -112,8 +112,20 @@ def write_figures(
     held_out: HeldOut,
     history: pd.DataFrame,
     organelle: Organelle,
+    *,
+    brief: bool = False,
 ) -> None:
-    """Draw the learning curve, a typical and the worst held-out field, and counts against the stain."""
+    """Draw the learning curve, a typical and the worst held-out field, and counts against the stain.
+
+    Args:
+        folder: of the model.
+        model: the model.
+        fields: held-out fields.
+        held_out: what was measured on them.
+        history: one row an epoch.
+        organelle: the recipe.
+        brief: leave out the counts, to save time.
+    """
     from cellabel.reports import learning_curve_figure, scatter_figure
 
     (folder / "learning_curve.png").write_bytes(learning_curve_figure(history))
@@ -123,6 +135,8 @@ def write_figures(
     for name, row in (("example", clean.iloc[len(clean) // 2]), ("failure", clean.iloc[0])):
         field = next(one for one in fields if _is(one, row))
         (folder / f"{name}.png").write_bytes(_beside(model, field, organelle, float(row["pixel_pearson"])))
+    if brief:
+        return
     true, predicted = held_out.pair()
     metric = organelle.primary_metrics[0]
     figure = scatter_figure(true[metric], predicted[metric], metric, groups=true["Metadata_Plate"])

@@ -193,7 +193,8 @@ def _report(
     held_out.measured.to_parquet(result.folder / "measured.parquet", index=False)
     held_out.embeddings.to_parquet(result.folder / "embeddings.parquet", index=False)
     metrics = write_tables(result.folder, held_out, seen, recipe)
-    write_figures(result.folder, result.model, fields, held_out, result.history, recipe)
+    brief = not settings.report_fields
+    write_figures(result.folder, result.model, fields, held_out, result.history, recipe, brief=brief)
     (result.folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1) + "\n")
     cost = result.folder / COST
     if not cost.exists():  # a run repeated after a crash has cost what the first one did

@@ -96,6 +96,7 @@ def organelle_model(organelle: Organelle) -> dg.AssetsDefinition:
                 **{
                     name: figure((challenger.folder / f"{name}.png").read_bytes(), name.replace("_", " "))
                     for name in ("learning_curve", "example", "failure", "agreement")
+                    if (challenger.folder / f"{name}.png").exists()
                 },
             },
             data_version=dg.DataVersion(f"v{challenger.version.version}"),
