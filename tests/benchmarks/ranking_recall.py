@@ -1,8 +1,9 @@
 """Recall of the true best tenth of clones on simulated plates: by scores, by count alone, by GFP alone.
 
-Plates are simulated and imaged, their stains segmented and measured; truth is the mean log productivity of a
-clone over all its wells.
-Run: python tests/benchmarks/ranking_recall.py [studies] [clones] [replicates] [plates]
+With --cells the simulator's cells are summed up as they are, with the plates' and wells' stain yields and
+densities, and nothing is imaged (--growth=3: clones' growth differs thrice as much); else plates are imaged,
+and their stains segmented and measured. Truth is the mean log productivity of a clone over all its wells.
+Run: python tests/benchmarks/ranking_recall.py [--cells [--growth=3]] [studies] [clones] [replicates] [plates]
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from cellabel.organelles import organelle
 from cellabel.preprocessing import subtract_background
 from cellabel.segmentation import segment
 from cellabel.selection import rank_clones, score_wells
-from cellabel.simulation import simulate_plate
+from cellabel.simulation import FAMILIES, VARIANCE_COMPONENTS, simulate_plate
+from cellabel.simulation import _cells as simulated_cells
+from cellabel.simulation._cells import FieldBiology, draw_cells
+from cellabel.simulation._clones import draw_clone
 
 STAINS = ("nuclei", "er", "gfp")
 PIXEL_UM = 0.65
@@ -60,6 +64,39 @@ def measured_plate(folder: Path, plate: str, seed: int, clones: int, wells: int)
     )
 
 
+def drawn_study(seed: int, clones: int, replicates: int, plates: int, growth: float) -> pd.DataFrame:
+    """Wells of one study from the cells that the simulator draws, without optics."""
+    rng = np.random.default_rng(seed)
+    physics, components = FAMILIES["a"], VARIANCE_COMPONENTS
+    rows = []
+    for plate in range(plates):
+        for number in range(clones):
+            clone = draw_clone(f"S{seed}-{number}", "sample", "a", physics)
+            for _ in range(replicates):
+                density = np.exp(components["density"].well * rng.normal() + growth * clone.log_growth)
+                biology = FieldBiology(
+                    400.0, 0.4 * density, 0.03, 0.07, 0.1, 0.9, 1.2, 0.0, physics.gfp_well_sd * rng.normal()
+                )
+                cells = draw_cells(rng, clone, biology, physics)
+                alive = cells[cells["state"] != "dead"]
+                gfp, er = (alive[name].mean() for name in ("gfp", "er"))
+                hidden = clone.log_productivity + physics.productivity_noise[1] * rng.normal()
+                yields = np.exp(components["stain_yield"].well * rng.normal(size=2) + 0.15 * plate)
+                rows.append(
+                    {
+                        "Metadata_Plate": f"P{plate}",
+                        "Metadata_Well": f"W{len(rows)}",
+                        "Metadata_Clone": clone.name,
+                        "Nuclei_Count": len(cells),
+                        "Er_TotalIntensity": yields[0] * (cells["er"] * cells["area_um2"]).sum(),
+                        "Gfp_TotalIntensity": yields[1] * (cells["gfp"] * cells["area_um2"]).sum(),
+                        "Gfp_TotalArea": cells["area_um2"][cells["gfp"] > 0].sum(),
+                        "productivity": np.exp(0.7 * np.log(gfp) + 0.5 * np.log(er) + hidden),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
 def recall(table: pd.DataFrame) -> dict[str, float]:
     """Share of the true best tenth among as many best ones by each score."""
     truth = np.log(table["productivity"].clip(lower=1e-9)).groupby(table["Metadata_Clone"]).mean()
@@ -77,9 +114,19 @@ def recall(table: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def main(studies: int, clones: int, replicates: int, plates: int) -> None:
+def main(
+    studies: int, clones: int, replicates: int, plates: int, *, imaged: bool = True, growth: float = 1.0
+) -> None:
     """Print the mean recall over studies of each way to rank."""
     rows = []
+    if not imaged:
+        # Where the cells lie does not matter here, and takes nearly all of the time.
+        simulated_cells._place = lambda rng, radius, biology: (
+            np.zeros((len(radius), 2)),
+            np.zeros(len(radius)),
+        )
+        rows = [recall(drawn_study(seed, clones, replicates, plates, growth)) for seed in range(studies)]
+        studies = 0
     for study in range(studies):
         with tempfile.TemporaryDirectory() as scratch:
             parts = [
@@ -90,11 +137,16 @@ def main(studies: int, clones: int, replicates: int, plates: int) -> None:
             ]
         rows.append(recall(pd.concat(parts, ignore_index=True)))
         print(f"study {study + 1}: " + ", ".join(f"{name} {value:.2f}" for name, value in rows[-1].items()))
-    print(f"{studies} studies of {clones} clones, {replicates} replicates on {plates} plates, mean recall:")
-    for name, value in pd.DataFrame(rows).mean().items():
-        print(f"| {name} | {value:.2f} |")
+    print(f"{len(rows)} studies of {clones} clones, {replicates} replicates on {plates} plates, mean recall:")
+    found = pd.DataFrame(rows)
+    for name in found:
+        error = found[name].std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
+        print(f"| {name} | {found[name].mean():.2f} ± {error:.2f} |")
 
 
 if __name__ == "__main__":
-    given = [int(value) for value in sys.argv[1:]]
-    main(*(given + [3, 40, 1, 2][len(given) :]))
+    drawn = "--cells" in sys.argv
+    growths = [float(value[9:]) for value in sys.argv if value.startswith("--growth=")]
+    given = [int(value) for value in sys.argv[1:] if not value.startswith("--")]
+    default = [25, 40, 2, 2] if drawn else [3, 40, 1, 2]
+    main(*(given + default[len(given) :]), imaged=not drawn, growth=(growths or [1.0])[0])
