@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ def ask(url, body=None, seconds=60):
     )
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:
-            return answer.status, json.loads(answer.read() or b"{}")
+            return answer.status, json.loads(answer.read().strip() or b"{}")
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
 
@@ -58,6 +59,7 @@ def served(registry, home, tmp_path):
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}",  # MLflow calls uvicorn
         "PYTHONPATH": os.getcwd(),
     }
     with (tmp_path / "log").open("w") as log:
@@ -77,7 +79,8 @@ def served(registry, home, tmp_path):
             pytest.fail((tmp_path / "log").read_text())
         yield address, model
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
