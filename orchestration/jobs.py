@@ -13,6 +13,7 @@ from orchestration.resources import Alerts, Models, Stores
 __all__ = [
     "EMBEDDED",
     "FROZEN_ENCODER",
+    "PRIORITY",
     "AssetJob",
     "Incident",
     "diagnose_drift",
@@ -25,6 +26,8 @@ __all__ = [
 
 EMBEDDED = dg.AssetKey(["encoder", "embedded_plate"])
 FROZEN_ENCODER = dg.AssetKey(["encoder", "frozen_encoder"])
+PRIORITY = "dagster/priority"
+"""The tag that the run queue goes by: a drift first, then new plates, then those to predict again."""
 
 AssetJob: TypeAlias = Any
 """What `dagster.define_asset_job` gives; the library does not export its type."""

@@ -31,13 +31,13 @@ METRICS = ("Nuclei_Count", "Nuclei_TotalArea", "Nuclei_TotalIntensity", "Nuclei_
 
 SETTINGS: dict[str, Any] = {
     "organelles": ["nuclei"],
-    "sensor_seconds": 4,
+    "sensor_seconds": 5,
     "inbox": {"settle_seconds": 2},
     "models": {
         "min_labelled_plates": 1,
         "folds": 3,
         "report_fields": 0,
-        "training": {"modality": "other", "max_steps": 340, "num_threads": 2},
+        "training": {"modality": "other", "max_steps": 400, "base_channels": 8, "num_threads": 2},
     },
     "promotion": {"min_plates": 1, "min_wells": 2},
 }

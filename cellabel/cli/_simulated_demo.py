@@ -29,19 +29,19 @@ FIELD: dict[str, Any] = {"wells": 12, "sites": 1, "size": 384, "preset": "10x", 
 FIRST_DAY = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 SETTINGS: dict[str, Any] = {
-    "sensor_seconds": 4,
+    "sensor_seconds": 5,
     "inbox": {"settle_seconds": 2},
     "models": {
         "min_labelled_plates": len(LABELLED),
         "report_fields": 0,
-        "training": {"max_steps": 150, "base_channels": 8, "num_threads": 1},
+        "training": {"max_steps": 150, "base_channels": 8, "crop_size": 96, "num_threads": 1},
     },
-    "promotion": {"min_plates": 1, "min_wells": 8, "first_max_error": 1.6},
+    "promotion": {"min_plates": 1, "min_wells": 8, "first_max_error": 1.6, "defocus_um": [4.0, DEFOCUS_UM]},
     "drift": {"diagnosis_fields": 8},
     "retraining": {
         "at_once": True,
         "on_provisional": True,
-        "training": {"learning_rate": 2e-3, "max_steps": 200, "num_threads": 2},
+        "training": {"learning_rate": 5e-4, "max_steps": 160, "num_threads": 2},
     },
 }
 
@@ -90,24 +90,27 @@ def _story(demo: Demo) -> None:
     demo.tell(f"training the first models of {', '.join(STAINS)} …")
     told: set[str] = set()
     demo.wait("the champions", lambda: _all_champions(demo, told))
-    demo.tell("predicting the plates by the champions …")
-    demo.wait_for_predictions(list(LABELLED), read_champions(home))
+    demo.tell("the plates are predicted by the champions while new ones land …")
     microscope.release(CLEAN)
     _follow_new_plate(demo, microscope, CLEAN)
     before = read_champions(home)
     microscope.release(DEFOCUSED)
     _follow_new_plate(demo, microscope, DEFOCUSED)
+    _follow_incident(demo, before)
+    demo.wait_for_predictions([*LABELLED, CLEAN, DEFOCUSED], read_champions(home))
+
+
+def _follow_incident(demo: Demo, before: dict[str, int]) -> None:
+    home = demo.home
     if not plate_status(home, DEFOCUSED).verdict["drift"]:  # type: ignore[index]
         demo.tell("the defocus was not noticed; nothing is retrained")
         return
     heard: set[str] = set()
     demo.wait("the end of the incident's work", lambda: _incident_settled(demo, heard))
-    promoted = [one for one in incidents(home)[-1].retrainings if one.outcome == "promoted"]
-    if promoted:
+    if any(one.outcome == "promoted" for one in incidents(home)[-1].retrainings):
         after = demo.wait("the new champion's drift streams", lambda: _changed(home, before))
         changed = ", ".join(name for name in after if after[name] != before.get(name))
         demo.tell(f"predicting the plates again by the new champion of {changed} …")
-        demo.wait_for_predictions([*LABELLED, CLEAN, DEFOCUSED], after)
 
 
 def _changed(home: Home, before: dict[str, int]) -> dict[str, int]:
@@ -193,7 +196,6 @@ def _follow_new_plate(demo: Demo, microscope: _Microscope, plate: str) -> None:
     demo.wait(f"the drift verdict on {plate}", lambda: plate_status(demo.home, plate).drift)
     status = plate_status(demo.home, plate)
     demo.tell(f"{plate}: drift {status.drift} ({_streams(status.verdict or {})})")
-    demo.wait_for_predictions([plate], read_champions(demo.home))
 
 
 def _streams(verdict: dict[str, Any]) -> str:

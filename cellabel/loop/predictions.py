@@ -129,9 +129,7 @@ def measure_prediction(
         cells.append(measure_objects(labels, image, **options).assign(**keys))
         fields.append(measure_field(labels, image, **options).assign(**keys))
     field_table = with_plan(pd.concat(fields, ignore_index=True), plate)
-    wells = with_plan(
-        measure_well(field_table[[c for c in field_table if c not in _plan_columns(plate)]]), plate
-    )
+    wells = with_plan(measure_well(field_table.drop(columns=_plan_columns(plate), errors="ignore")), plate)
     if registry is not None:
         keep_intervals(home, registry, organelle.name, version)
     measured = Measured(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cellabel.organelles import ORGANELLES
-from orchestration.jobs import AssetJob
+from orchestration.jobs import PRIORITY, AssetJob
 from orchestration.resources import Alerts, Stores
 
 if TYPE_CHECKING:
@@ -140,7 +140,12 @@ def _run_request(
         elif runs[0].status in ENDED:
             record_failed_diagnosis(stores.open(), request.incident)
         return None
-    tags = {"cellabel/why": request.reason, "cellabel/incident": request.incident.id, "trigger": "drift"}
+    tags = {
+        "cellabel/why": request.reason,
+        "cellabel/incident": request.incident.id,
+        "trigger": "drift",
+        PRIORITY: "2",
+    }
     if request.kind == "diagnose":
         config = {"ops": {"diagnosis": {"config": {"incident": request.incident.id}}}}
         return dg.RunRequest(job_name=diagnose, run_key=request.key, run_config=config, tags=tags)

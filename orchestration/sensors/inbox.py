@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from cellabel.organelles import Organelle
-from orchestration.jobs import FROZEN_ENCODER, AssetJob
+from orchestration.jobs import FROZEN_ENCODER, PRIORITY, AssetJob
 from orchestration.partitions import plates
 from orchestration.resources import Alerts, Stores
 
@@ -47,7 +47,11 @@ def new_plates(job: AssetJob, seconds: int) -> dg.SensorDefinition:
                         run_key=run_key,
                         partition_key=arrival.plate_id,
                         run_config={"ops": {"raw_plate": {"config": {"folder": folder}}}},
-                        tags={"cellabel/plate": arrival.plate_id, "cellabel/why": "new plate"},
+                        tags={
+                            "cellabel/plate": arrival.plate_id,
+                            "cellabel/why": "new plate",
+                            PRIORITY: "1",  # before plates that are predicted again
+                        },
                     )
                 )
             else:
