@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
     "models": {
         "min_labelled_plates": len(LABELLED),
         "report_fields": 0,
-        "training": {"max_steps": 150, "base_channels": 8, "crop_size": 96, "num_threads": 1},
+        "training": {"max_steps": 150, "base_channels": 8, "num_threads": 1},
     },
     "promotion": {"min_plates": 1, "min_wells": 8, "first_max_error": 1.6, "defocus_um": [4.0, DEFOCUS_UM]},
     "drift": {"diagnosis_fields": 8},
