@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 
 import numpy as np
@@ -33,19 +32,6 @@ def home(make_lab):
 @pytest.fixture
 def ledger(home):
     return AlertLedger(home.alerts)
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("template")
-    ModelRegistry(f"sqlite:///{folder / 'mlflow.db'}").versions("nuclei")
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def registry(template, tmp_path):
-    shutil.copy(template, tmp_path / "mlflow.db")
-    return ModelRegistry(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 def measured(errors, *, plates=4, wells=6, clipped=None):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from datetime import UTC, datetime
 
 import numpy as np
@@ -352,20 +351,6 @@ def test_a_version_beyond_its_recipes_limits_is_not_promoted(home, registry, ent
     decision = judge_challenger(home, registry, AlertLedger(home.alerts), NUCLEI)
     assert not decision.promote and "the recipe allows 0.25" in decision.reason
     assert registry.champion("nuclei") is None
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    """A migrated, empty database: migration takes seconds, a copy does not."""
-    folder = tmp_path_factory.mktemp("template")
-    ModelRegistry(f"sqlite:///{folder / 'mlflow.db'}").versions("nuclei")
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def registry(template, tmp_path):
-    shutil.copy(template, tmp_path / "mlflow.db")
-    return ModelRegistry(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 CONDITIONS = {CLEAN: 0.0, "defocus 2 µm": 2.0, "defocus +3": 3.0, "brightness -2": 1.0}

@@ -12,14 +12,6 @@ from safetensors.numpy import save_file
 from cellabel.registry import ModelRegistry
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    """A migrated, empty database: migration takes seconds, a copy does not."""
-    folder = tmp_path_factory.mktemp("template")
-    ModelRegistry(f"sqlite:///{folder / 'mlflow.db'}").versions("nuclei")
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def home(template, tmp_path):
     shutil.copy(template, tmp_path / "mlflow.db")
