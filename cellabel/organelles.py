@@ -109,6 +109,7 @@ NUCLEI = Organelle(
         Step("trim", {"share": 0.3}),
         Step("drop_small", {"min_area_um2": 5.0}),
         Step("drop_dim", {"share": 0.25}),
+        Step("drop_small", {"min_area_um2": 11.0, "at_border_um2": 5.0}),
         Step(
             "keep_core",
             {
@@ -120,9 +121,8 @@ NUCLEI = Organelle(
                 "crisp": 0.53,
             },
         ),
-        Step("drop_small", {"min_area_um2": 12.0, "at_border_um2": 5.0}),
     ),
-    floor=0.05,
+    floor=0.15,
     primary_metrics=_intensity_metrics("Nuclei"),
     plausible={
         "Nuclei_Count": (1, 20_000),

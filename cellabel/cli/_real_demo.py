@@ -37,7 +37,17 @@ SETTINGS: dict[str, Any] = {
         "min_labelled_plates": 1,
         "folds": 3,
         "report_fields": 0,
-        "training": {"modality": "other", "max_steps": 400, "base_channels": 8, "num_threads": 2},
+        "training": {
+            "modality": "other",
+            "max_steps": 550,
+            "crop_size": 96,
+            "foreground_share": 0.9,
+            "losses": {"mse": 0.5, "batch_pcc": 1.0},
+            "base_channels": 16,
+            "depth": 3,
+            "block": 2,
+            "num_threads": 2,
+        },
     },
     "promotion": {"min_plates": 1, "min_wells": 2},
 }

@@ -34,14 +34,27 @@ SETTINGS: dict[str, Any] = {
     "models": {
         "min_labelled_plates": len(LABELLED),
         "report_fields": 0,
-        "training": {"max_steps": 150, "base_channels": 8, "num_threads": 1},
+        "training": {
+            "max_steps": 240,
+            "crop_size": 96,
+            "base_channels": 16,
+            "depth": 3,
+            "block": 2,
+            "num_threads": 1,
+        },
     },
-    "promotion": {"min_plates": 1, "min_wells": 8, "first_max_error": 1.6, "defocus_um": [4.0, DEFOCUS_UM]},
+    "promotion": {
+        "min_plates": 1,
+        "min_wells": 8,
+        "first_max_error": 1.6,
+        "max_delta_shape": 0.05,
+        "defocus_um": [4.0, DEFOCUS_UM],
+    },
     "drift": {"diagnosis_fields": 8},
     "retraining": {
         "at_once": True,
         "on_provisional": True,
-        "training": {"learning_rate": 5e-4, "max_steps": 160, "num_threads": 2},
+        "training": {"learning_rate": 1e-3, "max_steps": 250, "num_threads": 2},
     },
 }
 

@@ -242,7 +242,7 @@ def evaluate_model(
             if truth is None:
                 continue
             row = {**labelled.key, "side": "predicted", "condition": name}
-            labels = segment(image, recipe, pixel_size_um=pixel, floor=model.floor)
+            labels = segment(image, recipe, pixel_size_um=pixel, floor=model.floor, core=model.core)
             row |= _features(labels, image, recipe, pixel)
             row |= {"pixel_pearson": _pearson(truth.target, image), "clipped_share": _clipped(raw, seen)}
             measured.append(row)

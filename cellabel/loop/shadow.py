@@ -216,7 +216,9 @@ def _shadow(
     for well in controls["Metadata_Well"]:
         for site, field in plate.wells[well].fields.items():
             image, _ = predict_field(model, field.image("transmitted"), plate)
-            labels = segment(image, organelle, pixel_size_um=plate.pixel_size_um, floor=model.floor)
+            labels = segment(
+                image, organelle, pixel_size_um=plate.pixel_size_um, floor=model.floor, core=model.core
+            )
             keys = {"Metadata_Plate": plate_id, "Metadata_Well": well, "Metadata_Site": site}
             rows.append(measure_field(labels, image, **options).assign(**keys))
     wells = measure_well(pd.concat(rows, ignore_index=True))

@@ -274,7 +274,8 @@ def _weights_to_start_from(registry: ModelRegistry, dataset: Dataset, config: An
     if champion is None:
         return None
     model = registry.load(dataset.organelle, champion.version)
-    same = all(model.network.config.get(name) == getattr(config, name) for name in ("base_channels", "depth"))
+    settings = config.model_dump()
+    same = all(settings.get(name, value) == value for name, value in model.network.config.items())
     return model if same else None
 
 

@@ -30,7 +30,7 @@ class OrganelleModel(nn.Module):
         network: maps the prepared input (N, 1, H, W) to scaled intensities, or logits where binary.
         config: "network" (the UNet's arguments), "organelle", "target" ("continuous" or "binary"),
             "target_scale" (stain units per network unit), "pixel_size_um", "intensity_units" ("stain" or
-            "arbitrary"), and where it comes from.
+            "arbitrary"), "core" (see `core`, may be absent), and where it comes from.
         name: of the registered model, or "".
         version: of the registered model, else a digest of the weights.
     """
@@ -69,6 +69,15 @@ class OrganelleModel(nn.Module):
         if known is None or self.binary or self.config["intensity_units"] != "stain":
             return 0.0
         return known.floor * self.target_scale
+
+    @property
+    def core(self) -> float | None:
+        """How far its predictions' objects are cut to their core, as the stains that it learnt from are.
+
+        None where unknown: each prediction is then judged by itself.
+        """
+        known = self.config.get("core")
+        return None if known is None else float(known)
 
     @property
     def pixel_size_um(self) -> float:

@@ -56,7 +56,19 @@ def _crop(images: Tensor, height: int, width: int) -> Tensor:
     return images[..., :height, :width]
 
 
-def _block(channels_in: int, channels_out: int, activation: str, norm: str, dropout: float) -> nn.Sequential:
+def _to_channels(images: Tensor, block: int) -> Tensor:
+    """Squares of pixels become channels: (N, C, H, W) → (N, C · block², H / block, W / block)."""
+    if not torch.compiler.is_exporting():
+        return functional.pixel_unshuffle(images, block)
+    # The same as a convolution, which asks nothing about the size.
+    channels = images.shape[1]
+    pick = torch.eye(channels * block**2, device=images.device).view(-1, channels, block, block)
+    return functional.conv2d(images, pick, stride=block)
+
+
+def _convolutions(
+    channels_in: int, channels_out: int, activation: str, norm: str, dropout: float
+) -> nn.Sequential:
     layers: list[nn.Module] = []
     for first, channels in ((True, channels_in), (False, channels_out)):
         layers.append(nn.Conv2d(channels, channels_out, 3, padding=1, bias=norm == "none"))
@@ -98,6 +110,8 @@ class UNet(nn.Module):
         initialisation: one of `INITIALISATIONS`.
         upsampling: "transposed" (2×2, stride 2), or "resize" (nearest neighbour, then 3×3: no checkerboard,
             a third more work; Odena et al. 2016).
+        block: side of the squares of pixels that enter as channels and leave likewise (Shi et al. 2016): 2
+            quarters the work of every layer, for objects that are larger than a few pixels.
 
     Raises:
         InputError: an unknown name, or a size that makes no network.
@@ -115,9 +129,10 @@ class UNet(nn.Module):
         *,
         initialisation: str = "default",
         upsampling: str = "transposed",
+        block: int = 1,
     ) -> None:
         super().__init__()
-        _check_sizes(in_channels, out_channels, base_channels, depth, dropout)
+        _check_sizes(in_channels, out_channels, base_channels, depth, dropout, block)
         _check_names(activation, norm, initialisation, upsampling)
         self.config: dict[str, int | float | str] = {
             "in_channels": in_channels,
@@ -129,19 +144,20 @@ class UNet(nn.Module):
             "dropout": dropout,
             "initialisation": initialisation,
             "upsampling": upsampling,
+            "block": block,
         }
         widths = [base_channels * 2**step for step in range(depth + 1)]
-        block = partial(_block, activation=activation, norm=norm, dropout=dropout)
+        convolutions = partial(_convolutions, activation=activation, norm=norm, dropout=dropout)
         self.encoder = nn.ModuleList(
-            block(inside, outside)
-            for inside, outside in zip([in_channels, *widths[:-2]], widths[:-1], strict=True)
+            convolutions(inside, outside)
+            for inside, outside in zip([in_channels * block**2, *widths[:-2]], widths[:-1], strict=True)
         )
-        self.bottleneck = block(widths[-2], widths[-1])
+        self.bottleneck = convolutions(widths[-2], widths[-1])
         self.upsampling = nn.ModuleList(
             UPSAMPLINGS[upsampling](2 * width, width) for width in reversed(widths[:-1])
         )
-        self.decoder = nn.ModuleList(block(2 * width, width) for width in reversed(widths[:-1]))
-        self.head = nn.Conv2d(base_channels, out_channels, 1)
+        self.decoder = nn.ModuleList(convolutions(2 * width, width) for width in reversed(widths[:-1]))
+        self.head = nn.Conv2d(base_channels, out_channels * block**2, 1)
         self._initialise(initialisation)
 
     def _initialise(self, name: str) -> None:
@@ -161,13 +177,18 @@ class UNet(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Side of the cell of the image (px) that one pixel of the bottleneck stands for: 2**depth."""
-        return 2**self.depth
+        """Side of the cell of the image (px) that one pixel of the bottleneck stands for."""
+        return self.block * 2**self.depth
+
+    @property
+    def block(self) -> int:
+        """Side of the squares of pixels that enter as channels."""
+        return int(self.config["block"])
 
     @property
     def embedding_length(self) -> int:
         """Channels of the bottleneck."""
-        return int(self.config["base_channels"]) * self.stride
+        return int(self.config["base_channels"]) * 2**self.depth
 
     @overload
     def forward(self, images: Tensor, return_bottleneck: Literal[False] = False) -> Tensor: ...
@@ -191,7 +212,7 @@ class UNet(nn.Module):
         x = bottleneck
         for upsample, block, skip in zip(self.upsampling, self.decoder, reversed(skips), strict=True):
             x = block(torch.cat([skip, upsample(x)], dim=1))
-        output = _crop(self.head(x), height, width)
+        output = _crop(functional.pixel_shuffle(self.head(x), self.block), height, width)
         return (output, bottleneck) if return_bottleneck else output
 
     def encode(self, images: Tensor) -> Tensor:
@@ -204,7 +225,7 @@ class UNet(nn.Module):
             raise InputError(
                 f"The network takes (N, {channels}, H, W), not {tuple(images.shape)}; add or drop axes."
             )
-        x, skips = pad_to_grid(images, self.stride), []
+        x, skips = _to_channels(pad_to_grid(images, self.stride), self.block), []
         for block in self.encoder:
             x = block(x)
             skips.append(x)
@@ -232,7 +253,7 @@ class UNet(nn.Module):
 
     def _interval(self, position: int) -> tuple[int, int]:
         margins = [_margin(block) for block in self.encoder]
-        low = high = position
+        low = high = position // self.block
         below = []
         # Output to bottleneck; skips see no more than the way through below.
         for block, upsample in zip(reversed(self.decoder), reversed(self.upsampling), strict=True):
@@ -242,7 +263,7 @@ class UNet(nn.Module):
         low, high = low - _margin(self.bottleneck), high + _margin(self.bottleneck)
         for margin, (skip_low, skip_high) in zip(reversed(margins), reversed(below), strict=True):
             low, high = min(2 * low, skip_low) - margin, max(2 * high + 1, skip_high) + margin
-        return low, high
+        return self.block * low, self.block * (high + 1) - 1
 
 
 def _margin(block: nn.Module) -> int:
@@ -267,11 +288,14 @@ def _check_names(activation: str, norm: str, initialisation: str, upsampling: st
             raise InputError(f"A UNet has no {name} {value!r}; choose one of {', '.join(known)}.")
 
 
-def _check_sizes(in_channels: int, out_channels: int, base_channels: int, depth: int, dropout: float) -> None:
-    if min(in_channels, out_channels, base_channels, depth) < 1 or depth > 8:
+def _check_sizes(
+    in_channels: int, out_channels: int, base_channels: int, depth: int, dropout: float, block: int
+) -> None:
+    if min(in_channels, out_channels, base_channels, depth, block) < 1 or depth > 8:
         raise InputError(
             f"A UNet cannot have in_channels={in_channels}, out_channels={out_channels}, "
-            f"base_channels={base_channels}, depth={depth}; all are at least 1 and depth at most 8."
+            f"base_channels={base_channels}, depth={depth}, block={block}; all are at least 1 and depth at "
+            "most 8."
         )
     if not 0 <= dropout < 1:
         raise InputError(f"dropout is {dropout}; pass a share from 0 up to, not including, 1.")

@@ -133,7 +133,7 @@ def predict_field(
         raise InputError(f"Plate {field.plate_id}, well {field.well}, site {field.site}: {error}") from error
     if not model.binary:
         stain = stain * np.float32(model.target_scale)
-    labels = segment(stain, model.organelle, pixel_size_um=size, floor=model.floor)
+    labels = segment(stain, model.organelle, pixel_size_um=size, floor=model.floor, core=model.core)
     return stain, labels, prediction
 
 

@@ -4,6 +4,6 @@ Whole-number filters throughout: an image that is moved or turned by 90° is seg
 """
 
 from cellabel.segmentation._objects import clear_border
-from cellabel.segmentation._recipe import STEPS, segment
+from cellabel.segmentation._recipe import STEPS, core_share, segment
 
-__all__ = ["segment", "clear_border", "STEPS"]
+__all__ = ["segment", "core_share", "clear_border", "STEPS"]

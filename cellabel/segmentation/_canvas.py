@@ -33,6 +33,7 @@ class Canvas:
         noise: standard deviation of the background, in units of `work`.
         floor: height above the background under which nothing is an object; the image's units at first, those
             of `work` once there is one.
+        core: how far objects are cut to their core, 0 to 1; None until the field has said it.
     """
 
     image: NDArray[Any]
@@ -44,6 +45,7 @@ class Canvas:
     level: float = 0.0
     noise: float = 0.0
     floor: float = 0.0
+    core: float | None = None
 
     _listed: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
 
@@ -65,11 +67,12 @@ class Canvas:
         self._listed = (self.labels, where, owner)
 
     @classmethod
-    def of(cls, image: NDArray[Any], floor: float = 0.0) -> Canvas:
+    def of(cls, image: NDArray[Any], floor: float = 0.0, core: float | None = None) -> Canvas:
         """A canvas on which nothing has been drawn."""
         return cls(
             image=image,
             floor=floor,
+            core=core,
             work=np.zeros(image.shape, np.uint16),
             smooth=np.zeros(image.shape, np.uint16),
             fine=np.zeros(image.shape, np.uint16),

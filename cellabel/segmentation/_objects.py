@@ -104,8 +104,11 @@ def keep_core(
     fields are known by two things at once: the median object is small, and little of it is core. Blur alone
     makes objects softer but larger, so that a blurred prediction is cut like its sharp truth.
 
+    Outlines change, objects do not: the lobes of one nucleus stay one object, and none is lost, so that a
+    stain and its smoother prediction are counted alike.
+
     Args:
-        canvas: with labels.
+        canvas: with labels; where it says how far objects are cut, the field is not asked.
         share: of the object's height above background at which the core ends.
         smoothing: σ of the Gaussian under which it is judged, px: the texture of a core is no edge.
         small_area: median area of the field's objects, px, up to which they count as small.
@@ -114,16 +117,19 @@ def keep_core(
         crisp: the part from which they do not, and nothing is cut. In between the share rises from 0.
     """
     where, owner = canvas.foreground()
-    areas = np.bincount(owner)[1:]
-    areas = areas[areas > 0]
-    small = _falling(float(np.median(areas)), small_area, large_area) if areas.size else 0.0
-    if small == 0:
+    if canvas.core == 0 or not where.size:
         return canvas
-    image = gaussian(canvas.fine, smoothing)
-    cut = canvas.level + share * heights(canvas, where, owner)
-    core = np.bincount(owner[image.ravel()[where] > cut[owner]], minlength=areas.size + 1)[1:]
-    softness = _falling(float(np.median(core / areas)), soft, crisp)
-    return _cut(canvas, image, small * softness * share) if softness > 0 else canvas
+    image = gaussian(canvas.fine, smoothing).ravel()[where]
+    height = heights(canvas, where, owner)
+    if canvas.core is None:
+        areas = np.bincount(owner)[1:]
+        inner = owner[image > (canvas.level + share * height)[owner]]
+        part = np.bincount(inner, minlength=areas.size + 1)[1:] / np.maximum(areas, 1)
+        small = _falling(float(np.median(areas[areas > 0])), small_area, large_area)
+        canvas.core = small * _falling(float(np.median(part[areas > 0])), soft, crisp)
+    inside = image > (canvas.level + canvas.core * share * height)[owner]
+    inside |= (np.bincount(owner[inside], minlength=height.size) == 0)[owner]
+    return _keep(canvas, where, owner, inside)
 
 
 def _falling(value: float, full: float, none: float) -> float:
@@ -135,11 +141,16 @@ def _cut(canvas: Canvas, image: NDArray[Any], share: float) -> Canvas:
     """Only the pixels of every object where the image is above a share of the object's height; parted."""
     where, owner = canvas.foreground()
     cut = canvas.level + share * heights(canvas, where, owner)
+    return _part(_keep(canvas, where, owner, image.ravel()[where] > cut[owner]))
+
+
+def _keep(canvas: Canvas, where: NDArray[Any], owner: NDArray[Any], inside: NDArray[np.bool_]) -> Canvas:
+    """Only those of the labelled pixels that lie inside, and the holes that they enclose."""
     canvas.mask = np.zeros_like(canvas.mask)
-    canvas.mask.ravel()[where] = image.ravel()[where] > cut[owner]
+    canvas.mask.ravel()[where] = inside
     kept = fill_holes(canvas).mask.ravel()[where] > 0
     canvas.relabel(where[kept], owner[kept])
-    return _part(canvas)
+    return canvas
 
 
 def heights(canvas: Canvas, where: NDArray[Any], owner: NDArray[Any]) -> NDArray[Any]:

@@ -111,6 +111,9 @@ class TrainingConfig(_Settings):
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of feature maps dropped while training.")
     initialisation: str = Field("default", description="Initial weights, one of INITIALISATIONS.")
     upsampling: str = Field("transposed", description="Way up of the network: transposed or resize.")
+    block: int = Field(
+        1, ge=1, description="Side of the squares of pixels that enter as channels: 2 quarters the work."
+    )
 
     seed: int = Field(0, ge=0, description="Of weights, crops and augmentations.")
     precision: Literal["auto", "fp32", "bf16"] = Field(

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import statistics
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -21,12 +22,13 @@ import cellabel
 from cellabel.datasets import Dataset, split_proof
 from cellabel.errors import InputError
 from cellabel.networks import OrganelleModel, UNet, save_model
+from cellabel.segmentation import core_share
 from cellabel.training._config import TrainingConfig
 from cellabel.training._losses import SCALE_BLIND, combined_loss
 from cellabel.training._operating_point import set_operating_point
 from cellabel.training._precision import resolve_precision
 from cellabel.training._surroundings import quiet, threads
-from cellabel.training._validation import pixel_agreement, validation_fields
+from cellabel.training._validation import ValidationField, pixel_agreement, validation_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_NAME = "last.ckpt"
 OPERATING_FIELDS, OPERATING_MEGAPIXELS = 24, 4.0
+CORE_FIELDS = 8
 _OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 
 
@@ -110,16 +113,25 @@ def train(
             ),
             checkpoint,
         )
-        if dataset.binary and dataset.validation:
-            fields = validation_fields(
-                dataset, dataset.validation, OPERATING_MEGAPIXELS, most=OPERATING_FIELDS
-            )
-            set_operating_point(fitting.judged, fields)
+        if dataset.binary:
+            set_operating_point(fitting.judged, _operating_fields(dataset))
         metrics = _final_metrics(fitting, dataset, precision)
     model = OrganelleModel(
         fitting.judged, _model_config(fitting.judged, dataset, config, losses, precision)
     ).eval()
     return _keep(model, dataset, metrics, fitting.history, result)
+
+
+def _operating_fields(dataset: Dataset) -> list[ValidationField]:
+    """The validation fields; where they are few, training fields as well.
+
+    The share of a few wells says more of their clones than of the stain. A network that has learnt its
+    training fields by heart would tell them too well apart, so they only make up the number.
+    """
+    lacking = max(0, OPERATING_FIELDS - len(dataset.validation))
+    step = max(1, math.ceil(len(dataset.train) / lacking)) if lacking else 1
+    samples = [*dataset.validation, *(dataset.train[::step] if lacking else ())]
+    return validation_fields(dataset, samples, OPERATING_MEGAPIXELS, most=OPERATING_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -251,7 +263,16 @@ def _take_weights(network: UNet, initial: OrganelleModel) -> None:
 
 
 def _network_arguments(config: TrainingConfig) -> dict[str, Any]:
-    names = ("base_channels", "depth", "activation", "norm", "dropout", "initialisation", "upsampling")
+    names = (
+        "base_channels",
+        "depth",
+        "activation",
+        "norm",
+        "dropout",
+        "initialisation",
+        "upsampling",
+        "block",
+    )
     return {name: getattr(config, name) for name in names}
 
 
@@ -266,10 +287,23 @@ def _model_config(
         "target_scale": dataset.target_scale,
         "pixel_size_um": dataset.pixel_size_um,
         "intensity_units": "arbitrary" if arbitrary else "stain",
+        "core": _core(dataset),
         "dataset": dataset.version,
         "training": config.model_dump(mode="json") | {"losses": losses, "precision": precision},
         "code_version": cellabel.__version__,
     }
+
+
+def _core(dataset: Dataset) -> float | None:
+    """How far the stains of the training fields are cut to their core; None where the recipe cuts nothing."""
+    if not any(step.function == "keep_core" for step in dataset.recipe.segmentation):
+        return None
+    some = dataset.train[:: max(1, math.ceil(len(dataset.train) / CORE_FIELDS))]
+    found = [
+        core_share(dataset.target(one), dataset.recipe, pixel_size_um=dataset.pixel_size_um) for one in some
+    ]
+    known = [share for share in found if share is not None]
+    return statistics.median(known) if known else None
 
 
 def _final_metrics(fitting: Fitting, dataset: Dataset, precision: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cellabel.datasets import Dataset, FieldSample
 from cellabel.evaluation import well_errors
 from cellabel.measurement import measure_field
 from cellabel.networks import UNet
-from cellabel.segmentation import segment
+from cellabel.segmentation import core_share, segment
 from cellabel.training._losses import Loss
 
 LARGEST_SIDE = 1024
@@ -94,9 +94,11 @@ def downstream_error(network: UNet, fields: Sequence[ValidationField], dataset: 
     for number, field in enumerate(fields):
         predicted = _predicted(network, field)
         predicted = torch.sigmoid(predicted) if dataset.binary else predicted
-        for side, pixels in (("true", field.target), ("predicted", predicted)):
-            image, size = pixels[0, 0].numpy(), dataset.pixel_size_um
-            labels = segment(image, dataset.recipe, pixel_size_um=size)
+        size, floor = dataset.pixel_size_um, 0.0 if dataset.binary else dataset.recipe.floor
+        core = core_share(field.target[0, 0].numpy(), dataset.recipe, pixel_size_um=size)
+        for side, pixels, least in (("true", field.target, 0.0), ("predicted", predicted, floor)):
+            image = pixels[0, 0].numpy()
+            labels = segment(image, dataset.recipe, pixel_size_um=size, floor=least, core=core)
             row = measure_field(labels, image, organelle=dataset.recipe, pixel_size_um=size)
             sides[side].append(row.assign(Metadata_Plate=field.sample.plate_id, Metadata_Well=str(number)))
     true, ours = (pd.concat(sides[side], ignore_index=True) for side in ("true", "predicted"))

@@ -48,6 +48,19 @@ def test_the_default_network_is_the_methods():
     assert network(torch.rand(1, 1, 32, 32)).shape == (1, 1, 32, 32)
 
 
+def test_blocks_of_pixels_quarter_the_work_and_keep_size_and_place():
+    network = UNet(base_channels=4, depth=2, block=2)
+    assert network.stride == 8 and network.embedding_length == 16
+    assert network.encoder[0][0].in_channels == 4 and network.head.out_channels == 4
+    x = torch.rand(2, 1, 21, 30, requires_grad=True)
+    output, bottleneck = network.eval()(x, return_bottleneck=True)
+    assert output.shape == x.shape and bottleneck.shape == (2, 16, 3, 4)
+    with torch.no_grad():  # the skip of the first step alone: pixels must come back where they were
+        network.head.weight.zero_()
+        network.head.bias.copy_(torch.arange(4.0))
+    assert torch.equal(network(x)[0, 0, :2, :2], torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
+
+
 def test_the_bottleneck_of_the_pass_is_the_encoders():
     network, x = small(), torch.rand(1, 1, 21, 30)
     torch.testing.assert_close(network(x, return_bottleneck=True)[1], network.encode(x))
@@ -63,12 +76,12 @@ def test_padding_repeats_the_edge_below_and_right():
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("upsampling", list(UPSAMPLINGS))
-def test_the_receptive_field_is_the_reach_that_gradients_have(depth, upsampling):
-    network = UNet(base_channels=2, depth=depth, norm="none", upsampling=upsampling)
+@pytest.mark.parametrize(("upsampling", "block"), [("transposed", 1), ("resize", 1), ("transposed", 2)])
+def test_the_receptive_field_is_the_reach_that_gradients_have(depth, upsampling, block):
+    network = UNet(base_channels=2, depth=depth, norm="none", upsampling=upsampling, block=block)
     pool = nn.AvgPool2d(2)  # lets every pixel of a cell through, as max-pooling may
 
-    size, start = 32 * 2**depth, 16 * 2**depth
+    size, start = 32 * network.stride, 16 * network.stride
     original, nn.functional.max_pool2d = nn.functional.max_pool2d, lambda x, _: pool(x)
     try:
         sides = [reach(network, start + p, size) for p in range(network.stride)]
@@ -123,13 +136,13 @@ def test_resize_convolution_leaves_no_checkerboard():
     assert UPSAMPLINGS["transposed"](8, 4)(constant)[inner].std((-1, -2)).max() > 1e-3
 
 
-@pytest.mark.parametrize("upsampling", list(UPSAMPLINGS))
-def test_an_exported_network_takes_any_size(upsampling):
-    network = small(depth=2, upsampling=upsampling)
+@pytest.mark.parametrize(("upsampling", "block"), [("transposed", 1), ("resize", 1), ("transposed", 2)])
+def test_an_exported_network_takes_any_size(upsampling, block):
+    network = small(depth=2, upsampling=upsampling, block=block)
     auto = torch.export.Dim.AUTO
     sizes = ({0: auto, 2: auto, 3: auto},)
     exported = torch.export.export(network, (torch.rand(2, 1, 37, 30),), dynamic_shapes=sizes).module()
-    for shape in [(1, 1, 37, 30), (3, 1, 64, 48), (2, 1, 5, 100)]:
+    for shape in [(1, 1, 37, 30), (3, 1, 64, 48), (2, 1, network.stride + 1, 100)]:
         x = torch.rand(shape)
         torch.testing.assert_close(exported(x), network(x), atol=1e-6, rtol=0)
 
@@ -152,6 +165,7 @@ def test_a_norm_over_the_frame_is_refused_with_the_reason(norm):
         {"base_channels": 0},
         {"dropout": 1.0},
         {"in_channels": 0},
+        {"block": 0},
     ],
 )
 def test_impossible_networks_are_refused_in_one_sentence(arguments):

@@ -59,8 +59,9 @@ def test_a_thinner_halo_would_show(monkeypatch):
 
 
 @pytest.mark.parametrize("depth", [2, 3])
-def test_resize_convolutions_are_tiled_exactly(depth):
-    unet, image = network(depth, upsampling="resize"), picture()
+@pytest.mark.parametrize("option", [{"upsampling": "resize"}, {"block": 2}])
+def test_every_kind_of_network_is_tiled_exactly(depth, option):
+    unet, image = network(depth, **option), picture()
     full = predict_image(unet, image, tile=10_000)
     np.testing.assert_allclose(predict_image(unet, image, tile=33), full, atol=1e-5, rtol=0)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cellabel.errors import InputError
 from cellabel.organelles import ORGANELLES, Step
 from cellabel.preprocessing import prepare_target
-from cellabel.segmentation import clear_border, segment
+from cellabel.segmentation import clear_border, core_share, segment
 
 
 def nuclei(seed=0, count=9, shape=(150, 170), noise=4.0, radius=9.0):
@@ -204,6 +204,38 @@ def test_small_soft_nuclei_are_cut_to_their_core_and_no_others():
     assert median_area(balls(4.2, 1.3)) < 0.9 * np.pi * 4.2**2
     for radius, softness in ((6.0, 0.5), (9.0, 0.5), (9.0, 1.3)):
         assert median_area(balls(radius, softness)) > 0.9 * np.pi * radius**2
+
+
+def test_a_smooth_prediction_is_cut_to_the_core_that_its_stain_says():
+    import cv2
+
+    stain = balls(4.2, 1.3)
+    core = core_share(stain)
+    assert core == 1.0 and core_share(balls(9.0, 0.5)) == 0.0 and core_share(stain, "er") is None
+    blurred = cv2.GaussianBlur(stain.astype(np.float32), (0, 0), 3)
+    by_itself, told = (segment(blurred, core=given) for given in (None, core))
+    assert by_itself.max() == told.max() == segment(stain).max()
+    assert (told > 0).sum() < 0.5 * (by_itself > 0).sum()
+    np.testing.assert_array_equal(segment(stain, core=core), segment(stain))
+    assert (segment(stain, core=0.0) > 0).sum() > (segment(stain) > 0).sum()
+
+
+@pytest.mark.parametrize("core", [-0.1, 1.1, np.nan])
+def test_a_core_that_is_no_share_is_refused(core):
+    with pytest.raises(InputError, match="core"):
+        segment(balls(6.0, 0.5), core=core)
+
+
+def test_a_nucleus_of_two_lobes_is_one_object_and_stays():
+    image = balls(4.2, 1.3).astype(float)
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    image[:60, :60] = 100 + np.random.default_rng(1).normal(0, 4, (60, 60))
+    for column in (27, 33):
+        image += 700 / (1 + np.exp(np.minimum((np.hypot(y - 30, x - column) - 2.6) / 0.8, 500)))
+    labels = segment(image)
+    assert labels[30, 27] > 0 and labels[30, 33] > 0
+    assert len(np.unique(labels[20:40, 15:45])) == 2
+    assert labels.max() == segment(balls(4.2, 1.3)).max()
 
 
 def test_a_dim_nucleus_beside_a_very_bright_one_stays_whole():

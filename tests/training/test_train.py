@@ -16,6 +16,7 @@ from cellabel import InputError
 from cellabel.datasets import build_dataset
 from cellabel.networks import PoolingAutoencoder, UNet, load_model
 from cellabel.training import TrainingConfig, train, train_encoder
+from cellabel.training._train import OPERATING_FIELDS, _operating_fields
 from cellabel.training._validation import downstream_error, validation_fields
 
 SIZE = 72
@@ -103,6 +104,7 @@ def test_a_training_leaves_a_whole_folder_and_nothing_beside_it(trained, dataset
     assert config["organelle"] == "nuclei" and config["target"] == "continuous"
     assert config["target_scale"] == dataset.target_scale and config["pixel_size_um"] == 0.65
     assert config["dataset"] == dataset.version and config["intensity_units"] == "stain"
+    assert 0 <= config["core"] <= 1 and result.model.core == config["core"]
     assert config["training"]["precision"] == "fp32" and config["training"]["losses"]
     assert json.loads((result.folder / "dataset.json").read_text()) == dataset.manifest()
     assert json.loads((result.folder / "metrics.json").read_text()) == result.metrics
@@ -261,6 +263,15 @@ def test_a_mask_is_learnt_with_every_optimiser(optimiser):
     )
     assert result.model.binary and result.model.target_scale == 1
     assert np.isfinite(result.history["train_loss"]).all()
+
+
+def test_the_operating_point_is_set_on_validation_fields_and_training_fields_where_those_are_few(dataset):
+    fields = _operating_fields(dataset)
+    n_validation = len(dataset.validation)
+    assert n_validation < OPERATING_FIELDS
+    assert [field.sample for field in fields[:n_validation]] == dataset.validation
+    assert {field.sample for field in fields[n_validation:]} == set(dataset.train)
+    assert not {field.sample for field in fields} & set(dataset.test)
 
 
 def test_bf16_trains_too(dataset):
