@@ -96,9 +96,9 @@ def downstream_error(network: UNet, fields: Sequence[ValidationField], dataset: 
         predicted = torch.sigmoid(predicted) if dataset.binary else predicted
         size, floor = dataset.pixel_size_um, 0.0 if dataset.binary else dataset.recipe.floor
         core = core_share(field.target[0, 0].numpy(), dataset.recipe, pixel_size_um=size)
-        for side, pixels, least in (("true", field.target, 0.0), ("predicted", predicted, floor)):
+        for side, pixels in (("true", field.target), ("predicted", predicted)):
             image = pixels[0, 0].numpy()
-            labels = segment(image, dataset.recipe, pixel_size_um=size, floor=least, core=core)
+            labels = segment(image, dataset.recipe, pixel_size_um=size, floor=floor, core=core)
             row = measure_field(labels, image, organelle=dataset.recipe, pixel_size_um=size)
             sides[side].append(row.assign(Metadata_Plate=field.sample.plate_id, Metadata_Well=str(number)))
     true, ours = (pd.concat(sides[side], ignore_index=True) for side in ("true", "predicted"))
