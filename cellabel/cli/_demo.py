@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -37,6 +38,8 @@ __all__ = ["Demo", "running_demo"]
 
 PATIENCE_SECONDS = 1800
 LOOK_SECONDS = 1.0
+TRAINING = re.compile(rb" - (\w+)__organelle_model - ((?:step|fold) .+)$")
+"""What a training says of its progress, in the log of the runs."""
 
 
 @dataclass
@@ -56,6 +59,10 @@ class Demo:
     webhook: Webhook
     console: Console
     began: float = field(default_factory=time.monotonic)
+    _heard: int = 0
+
+    def __post_init__(self) -> None:
+        self._heard = self.log.stat().st_size  # the log of an earlier start is old news
 
     @property
     def log(self) -> Path:
@@ -80,6 +87,7 @@ class Demo:
                 return result
             for service in self.services:
                 service.check()
+            self._tell_trainings()
             self._raise_failure()
             if time.monotonic() > deadline:
                 raise InputError(
@@ -88,6 +96,18 @@ class Demo:
                     "this again to go on."
                 )
             time.sleep(LOOK_SECONDS)
+
+    def _tell_trainings(self) -> None:
+        """What trainings have said since the last look."""
+        with self.log.open("rb") as file:
+            file.seek(self._heard)
+            lines = file.read().split(b"\n")
+        # The last line may be half written.
+        self._heard += sum(len(line) + 1 for line in lines[:-1])
+        for line in lines[:-1]:
+            if found := TRAINING.search(line):
+                organelle, progress = (part.decode(errors="replace") for part in found.groups())
+                self.tell(f"[dim]{organelle}: {progress}[/dim]")
 
     def land(self, folder: Path) -> None:
         """Put a finished acquisition folder into the inbox, whole at once."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,7 +292,8 @@ def _cross_validate(
     for index in range(dataset.folds):
         fold = dataset.fold(index)
         place = folder.with_name(f"{folder.name}-{index}")
-        result = _finished(place) or train(fold, config, resume=True, folder=place)
+        told = progress and partial(_of_fold, progress, f"fold {index + 1} of {dataset.folds}")
+        result = _finished(place) or train(fold, config, resume=True, folder=place, progress=told)
         fields = _labelled(home, fold.test)
         parts.append(evaluate_model(result.model, fields, {CLEAN: None}))
         if progress is not None:
@@ -300,6 +302,10 @@ def _cross_validate(
                 f"fold {index + 1} of {dataset.folds}: pixel Pearson {score:.3f} on {len(fields)} fields"
             )
     return HeldOut(pd.concat([one.measured for one in parts]), pd.concat([one.embeddings for one in parts]))
+
+
+def _of_fold(progress: Callable[[str], None], fold: str, sentence: str) -> None:
+    progress(f"{fold}, {sentence}")
 
 
 def held_out_hash(samples: Sequence[FieldSample]) -> str:

@@ -1,3 +1,5 @@
+import io
+
 import pytest
 from filelock import FileLock
 from rich.console import Console
@@ -6,14 +8,18 @@ from cellabel.cli import _demo
 from cellabel.cli._real_demo import real_demo
 from cellabel.errors import InputError
 
+LINE = "2026-03-02 09:00:00 +0000 - dagster - INFO - train - 4f3d - {}__organelle_model - {}\n"
+
 
 class Silent:
     """Stands for the daemon: these tests are about the home."""
 
-    def __init__(self, *_):
-        self.log = "code.log"
+    def __init__(self, name, command, variables, log):
+        self.log = log
 
-    def start(self): ...
+    def start(self):
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.write_text(LINE.format("er", "step 1 of 4: of an earlier start"))
 
     def wait_for_port(self, port): ...
 
@@ -26,6 +32,7 @@ class Silent:
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("CELLABEL_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(_demo, "Service", Silent)
+    monkeypatch.setattr(_demo, "LOOK_SECONDS", 0.0)
     return tmp_path / "home"
 
 
@@ -64,6 +71,32 @@ def test_a_home_that_holds_something_else_is_left_alone(home):
     with pytest.raises(InputError, match="something that is no demo"), enter("one", fresh=True):
         pass
     assert (home / "settings.yaml").exists()
+
+
+def test_what_a_training_says_is_told_once_and_only_when_its_line_is_whole(home):
+    with enter() as demo:
+        demo.console = Console(record=True, width=120, quiet=False, file=io.StringIO())
+        looks = iter(
+            [
+                LINE.format("er", "step 30 of 240: training loss 0.4")
+                + LINE.format("er", "loading what a step needs"),
+                LINE.format("gfp", "fold 1 of 3, step 7 of 9: training loss 0.2")[:-8],
+                LINE.format("gfp", "fold 1 of 3, step 7 of 9: training loss 0.2")[-8:],
+            ]
+        )
+
+        def done():
+            text = next(looks, None)
+            with demo.log.open("a") as log:
+                log.write(text or "")
+            return text is None
+
+        demo.wait("nothing", done)
+        told = [line.split("  ", 1)[1] for line in demo.console.export_text().splitlines()]
+    assert told == [
+        "er: step 30 of 240: training loss 0.4",
+        "gfp: fold 1 of 3, step 7 of 9: training loss 0.2",
+    ]
 
 
 def test_a_failed_run_stops_the_demo_with_its_sentence(home):
