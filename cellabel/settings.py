@@ -111,6 +111,12 @@ class PromotionSettings(_Section):
         gt=0,
         description="Largest median |log error| of a first model, per metric (0.69: a factor of 2).",
     )
+    max_delta_shape: float = Field(
+        0.02,
+        gt=0,
+        description="Largest |log error| by which counts and areas may be worse on clean wells.",
+    )
+    max_delta_intensity: float = Field(0.05, gt=0, description="The same of intensities.")
     numerical_aperture: float = Field(
         0.45, gt=0, lt=1, description="Of the objective, for the gate's defocus."
     )

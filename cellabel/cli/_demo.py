@@ -41,6 +41,9 @@ LOOK_SECONDS = 1.0
 TRAINING = re.compile(rb" - (\w+)__organelle_model - ((?:step|fold) .+)$")
 """What a training says of its progress, in the log of the runs."""
 
+RUN = re.compile(rb" - ([0-9a-f-]{36}) - \d+ - RUN_(START|SUCCESS|FAILURE|CANCELED) - ")
+"""What a run says of its own beginning and end there."""
+
 
 @dataclass
 class Demo:
@@ -60,6 +63,7 @@ class Demo:
     console: Console
     began: float = field(default_factory=time.monotonic)
     _heard: int = 0
+    _running: set[bytes] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._heard = self.log.stat().st_size  # the log of an earlier start is old news
@@ -87,7 +91,7 @@ class Demo:
                 return result
             for service in self.services:
                 service.check()
-            self._tell_trainings()
+            self._listen()
             self._raise_failure()
             if time.monotonic() > deadline:
                 raise InputError(
@@ -97,8 +101,8 @@ class Demo:
                 )
             time.sleep(LOOK_SECONDS)
 
-    def _tell_trainings(self) -> None:
-        """What trainings have said since the last look."""
+    def _listen(self) -> None:
+        """What the runs have said since the last look: trainings are told, beginnings and ends remembered."""
         with self.log.open("rb") as file:
             file.seek(self._heard)
             lines = file.read().split(b"\n")
@@ -108,6 +112,9 @@ class Demo:
             if found := TRAINING.search(line):
                 organelle, progress = (part.decode(errors="replace") for part in found.groups())
                 self.tell(f"[dim]{organelle}: {progress}[/dim]")
+            elif found := RUN.search(line):
+                run, what = found.groups()
+                (self._running.add if what == b"START" else self._running.discard)(run)
 
     def land(self, folder: Path) -> None:
         """Put a finished acquisition folder into the inbox, whole at once."""
@@ -134,6 +141,15 @@ class Demo:
             return not waiting
 
         self.wait(f"the predictions of {', '.join(plates)}", done)
+
+    def wait_for_runs(self) -> None:
+        """Until no run is under way: one that the demo's end kills would be shown as failed."""
+
+        def done() -> bool:
+            self._listen()
+            return not self._running
+
+        self.wait("the end of the runs", done)
 
     def wait_for_alerts(self) -> None:
         """Until every alert has reached the webhook."""

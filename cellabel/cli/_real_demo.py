@@ -66,6 +66,7 @@ def real_demo(console: Console, data: Path, *, fresh: bool = False) -> None:
     ) as demo:
         training, *others = [name for name, _ in experiments.most_common()]
         _story(demo, data, training, others)
+        demo.wait_for_runs()
         demo.wait_for_alerts()
         console.print()
         _tell_scores(demo.home, console, training, others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,11 @@ from rich.table import Table
 from cellabel.alerts import AlertLedger
 from cellabel.cli._demo import Demo, running_demo
 from cellabel.drift import decide
-from cellabel.loop import incidents, plate_status, policy_of, read_champions
+from cellabel.evaluation import well_errors
+from cellabel.loop import incidents, measure_stain, plate_status, policy_of, read_champions
+from cellabel.measurement import measure_well
+from cellabel.organelles import organelle as organelle_of
+from cellabel.plates import import_plate
 from cellabel.stores import Home
 
 __all__ = ["simulated_demo"]
@@ -35,7 +40,7 @@ SETTINGS: dict[str, Any] = {
         "min_labelled_plates": len(LABELLED),
         "report_fields": 0,
         "training": {
-            "max_steps": 240,
+            "max_steps": 200,
             "crop_size": 96,
             "base_channels": 16,
             "depth": 3,
@@ -54,7 +59,7 @@ SETTINGS: dict[str, Any] = {
     "retraining": {
         "at_once": True,
         "on_provisional": True,
-        "training": {"learning_rate": 1e-3, "max_steps": 250, "num_threads": 2},
+        "training": {"learning_rate": 1e-3, "max_steps": 200, "num_threads": 2},
     },
 }
 
@@ -85,10 +90,13 @@ def simulated_demo(console: Console, *, fresh: bool = False) -> None:
     """Run the whole loop on simulated plates and print what happened."""
     with running_demo("simulated plates", SETTINGS, fresh=fresh, console=console) as demo:
         _story(demo)
+        demo.wait_for_runs()
         demo.wait_for_alerts()
         console.print()
         console.print(_summary(demo.home))
-        console.print(_recovery(demo.home))
+        console.print(_counts(demo.home))
+        for name in _retrained(demo.home):
+            console.print(_recovery(demo.home, name))
         _tell_incidents(demo)
 
 
@@ -132,6 +140,25 @@ def _changed(home: Home, before: dict[str, int]) -> dict[str, int]:
     return champions if champions != before else {}
 
 
+def _image(
+    folder: Path, scenario: Scenario, stains: tuple[str, ...], drift: tuple[str, float] | None
+) -> None:
+    """Image a plate; the same cells whatever the stains and the drift."""
+    from cellabel.simulation import simulate_plate
+
+    day = PLATES.index(scenario)
+    simulate_plate(
+        folder,
+        plate_id=scenario.plate_id,
+        seed=day + 1,
+        stains=stains,
+        drift=drift,
+        clone_offset=6 * day,
+        acquired_at=FIRST_DAY + timedelta(days=day),
+        **FIELD,
+    )
+
+
 class _Microscope(threading.Thread):
     """Images the plates one after the other; the unstained ones wait until they are released."""
 
@@ -154,26 +181,15 @@ class _Microscope(threading.Thread):
 
     def run(self) -> None:
         """Simulate and land each plate."""
-        from cellabel.simulation import simulate_plate
-
         scratch = self.demo.home.settings.home / "microscope"
         try:
-            for day, scenario in enumerate(PLATES):
+            for scenario in PLATES:
                 if self.demo.has_landed(scenario.plate_id):
                     continue
                 scratch.mkdir(parents=True, exist_ok=True)
                 folder = scratch / scenario.plate_id
                 if not folder.exists():
-                    simulate_plate(
-                        folder,
-                        plate_id=scenario.plate_id,
-                        seed=day + 1,
-                        stains=scenario.stains,
-                        drift=scenario.drift,
-                        clone_offset=6 * day,
-                        acquired_at=FIRST_DAY + timedelta(days=day),
-                        **FIELD,
-                    )
+                    _image(folder, scenario, scenario.stains, scenario.drift)
                 self._released[scenario.plate_id].wait()
                 self.demo.land(folder)
         except (OSError, ValueError, RuntimeError) as error:
@@ -245,14 +261,15 @@ def _summary(home: Home) -> Table:
     return table
 
 
-def _recovery(home: Home) -> Table:
+def _counts(home: Home) -> Table:
     """Counts of the unstained plates against the simulator's truth, by every version that predicted them."""
     table = Table(title="Nuclei counted on unstained plates, against the truth", title_justify="left")
     for name in ("plate", "model version", "mean |error| of a well's count", "wells"):
         table.add_column(name)
     for plate in (CLEAN, DEFOCUSED):
         truth = _true_counts(home.settings.inbox_folder / plate)
-        for version, counts in _counts_by_version(home, plate):
+        for version, wells in _versions(home, "nuclei", plate):
+            counts = wells.set_index("Metadata_Well")["Nuclei_Count"]
             both = truth.to_frame("true").join(counts.rename("counted"), how="inner")
             error = (both["counted"] - both["true"]).abs() / both["true"].clip(lower=1)
             table.add_row(plate, version, f"{error.mean():.1%}", str(len(both)))
@@ -265,13 +282,36 @@ def _true_counts(folder: Path) -> pd.Series:
     return wells.set_index("Metadata_Well")["n_cells"]
 
 
-def _counts_by_version(home: Home, plate: str) -> list[tuple[str, pd.Series]]:
-    found = []
-    for version in range(1, 1 + read_champions(home).get("nuclei", 0)):
-        if home.tables.has("versions", "nuclei", f"v{version}", plate):
-            table = home.tables.read("versions", "nuclei", f"v{version}", plate)
-            found.append((f"v{version}", table.set_index("Metadata_Well")["Nuclei_Count"]))
-    return found
+def _versions(home: Home, organelle: str, plate: str) -> list[tuple[str, pd.DataFrame]]:
+    """The wells of a plate by every version of a model that has predicted it."""
+    names = [f"v{version}" for version in range(1, 1 + read_champions(home).get(organelle, 0))]
+    known = [name for name in names if home.tables.has("versions", organelle, name, plate)]
+    return [(name, home.tables.read("versions", organelle, name, plate)) for name in known]
+
+
+def _retrained(home: Home) -> list[str]:
+    """The organelles whose champion came from a retraining."""
+    return [name for name, version in read_champions(home).items() if version > 1]
+
+
+def _recovery(home: Home, organelle: str) -> Table:
+    """The defocused plate by every version, against the stain that its cells would have shown in focus."""
+    recipe = organelle_of(organelle)
+    scenario = next(one for one in PLATES if one.plate_id == DEFOCUSED)
+    with tempfile.TemporaryDirectory() as scratch:
+        _image(Path(scratch) / DEFOCUSED, scenario, (organelle,), None)
+        stained = measure_stain(import_plate(Path(scratch) / DEFOCUSED, Path(scratch) / "plates"), recipe)
+    title = f"{organelle} of {DEFOCUSED}, against the stain that its cells would have shown in focus"
+    table = Table(title=title, title_justify="left")
+    for name in ("model version", "metric", "mean |log error| of a well", "wells"):
+        table.add_column(name)
+    if stained is None:
+        return table
+    for version, wells in _versions(home, organelle, DEFOCUSED):
+        errors = well_errors(measure_well(stained), wells, recipe.primary_metrics)
+        for metric, found in errors.groupby("metric", sort=False)["log_error"]:
+            table.add_row(version, str(metric), f"{found.abs().mean():.2f}", str(len(found)))
+    return table
 
 
 def _tell_incidents(demo: Demo) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -36,6 +38,7 @@ from cellabel.stores import Home
 
 __all__ = ["Diagnosed", "diagnose_incident"]
 
+MOST_THREADS = 4
 LEAST_WELLS = 4
 """Wells that are looked at, and that make a group on the map."""
 
@@ -177,7 +180,8 @@ def _look(home: Home, eye: _Eye, plate: str) -> _Look:
     first = _first_well(home, epoch.stream, plate, wells)
 
     def embed(images: Sequence[NDArray]) -> NDArray[np.float64]:
-        return eye.scale(epoch.standardise(np.stack([eye.see(image) for image in images])))
+        with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+            return eye.scale(epoch.standardise(np.stack(list(pool.map(eye.see, images)))))
 
     fields = _reference_fields(home, epoch)
     images = [field.image("transmitted") for field in fields]

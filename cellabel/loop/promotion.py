@@ -101,21 +101,21 @@ def _decide(
     new: HeldOut,
     old: HeldOut | None,
 ) -> Decision:
-    """The gate on clean wells, on the conditions that the challenger is meant for, and on all others."""
+    """The gate on clean wells, on the conditions that the challenger is meant for, and on all others.
+
+    What the challenger is meant for is judged by other physics than its augmentation's, and by that alone.
+    """
     settings, metrics = home.settings.promotion, organelle.primary_metrics
     conditions = [one for one in _compared(new, old) if one not in new.destroyed]
-    by_other_physics = filter(of_another_implementation, conditions)
+    meant = meant_for(kind_withstood(challenger), conditions)
+    conditions = [one for one in conditions if one not in meant or of_another_implementation(one)]
     decision = decide(
         None if old is None else old.errors(metrics),
         new.errors(metrics),
-        settings=GateSettings(
-            min_plates=settings.min_plates,
-            min_wells=settings.min_wells,
-            first_max_error=settings.first_max_error,
-        ),
+        settings=GateSettings(**settings.model_dump(include=set(GateSettings.model_fields))),
         champion_corrupted=None if old is None else old.corrupted_errors(metrics, conditions),
         challenger_corrupted=new.corrupted_errors(metrics, conditions),
-        improve=meant_for(kind_withstood(challenger), by_other_physics),
+        improve=[one for one in conditions if one in meant],
         reuse=registry.test_set_uses(organelle.name, _test_set(challenger), before=challenger.version),
     )
     if decision.promote and (refusal := beyond_limits(new.errors(metrics), organelle)):

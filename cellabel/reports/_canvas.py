@@ -30,8 +30,23 @@ def grid(width: float, height: float, rows: int, columns: int) -> tuple[Figure, 
     """A figure with rows of axes; sizes of one panel in inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, height * rows), dpi=80, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    # Margins in inches: a layout that measures every text takes longer than drawing.
+    left, right, bottom, top = 0.8, 0.4, 0.6, 0.6
+    figure = Figure(figsize=(width * columns, height * rows), dpi=80)
+    inner = (width - left - right, height - bottom - top)
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": left / (width * columns),
+            "right": 1 - right / (width * columns),
+            "bottom": bottom / (height * rows),
+            "top": 1 - top / (height * rows),
+            "wspace": (left + right) / inner[0],
+            "hspace": (bottom + top) / inner[1],
+        },
+    )
     for ax in axes.ravel():
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(colors=INK, labelsize=8)

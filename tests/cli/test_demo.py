@@ -99,6 +99,24 @@ def test_what_a_training_says_is_told_once_and_only_when_its_line_is_whole(home)
     ]
 
 
+def test_the_demo_waits_for_runs_that_are_under_way(home):
+    run = "2026-03-02 09:00:00 +0000 - dagster - DEBUG - predict - {} - 23254 - RUN_{} - ...\n"
+    ids = ["bffd555a-c580-4788-ba2f-bf7525d57f88", "1c5bd7e0-70eb-4a5e-bae6-c58be13812f4"]
+    with enter() as demo:
+        with demo.log.open("a") as log:
+            log.write("".join(run.format(one, "START") for one in ids) + run.format(ids[0], "SUCCESS"))
+        looks = []
+
+        def check():
+            looks.append(len(demo._running))
+            with demo.log.open("a") as log:
+                log.write(run.format(ids[1], "FAILURE"))
+
+        demo.services[0].check = check
+        demo.wait_for_runs()
+    assert looks == [1]
+
+
 def test_a_failed_run_stops_the_demo_with_its_sentence(home):
     from cellabel.alerts import Alert, AlertLedger
 

@@ -1,0 +1,145 @@
+"""How often a drift's cause is named rightly, and how often nobody names one where none of table 5 fits.
+
+Starts from a home with champions and frozen streams, such as `make demo` leaves: it is copied, and every
+plate meets it as it was when its streams had just been calibrated. Drifts are the simulator's physics on the
+phase of light; diagnoses try table 5 and a blur by the pupil of images. A third of the plates and more drift
+by what neither knows; the right answer is then none.
+
+Run: CELLABEL_THREADS=1 python tests/benchmarks/diagnosis.py HOME [--plates 2] [--organelles nuclei er]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import warnings
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
+
+from cellabel.alerts import AlertLedger
+from cellabel.cli._simulated_demo import CLEAN, DEFOCUSED, FIELD, FIRST_DAY
+from cellabel.loop import (
+    diagnose_incident,
+    embed_plate,
+    incidents,
+    look_at,
+    open_encoder,
+    store_prediction,
+    tick_drift,
+)
+from cellabel.plates import import_plate
+from cellabel.registry import ModelRegistry
+from cellabel.settings import load_settings
+from cellabel.simulation import simulate_plate
+from cellabel.stores import Home, open_home
+
+KNOWN = {"defocus": (-8.0, -5.0, 5.0, 6.5, 8.0), "lamp": (-0.5, -0.3, 0.5, 1.0)}
+UNKNOWN = {
+    "bias": (40.0,),
+    "condenser": (0.5,),
+    "dust": (60,),
+    "vibration": (2.0,),
+    "mass_death": (0.5,),
+    "mirror": (1,),
+}
+CAUSE = {"defocus": "defocus", "lamp": "exposure"}
+MEMORY = ("watch", "verdicts", "incidents", "pending", "outcomes", "diagnoses")
+"""Of what has happened since the streams were calibrated, by folder."""
+
+
+def copied(source: Path, target: Path) -> Home:
+    """The home as it was when its streams had just been calibrated."""
+    left_out = shutil.ignore_patterns("dagster", "microscope", "inbox", "training", "predictions", "*.lock")
+    shutil.copytree(source, target, ignore=left_out)
+    home = open_home(load_settings(home=target, mlflow_tracking_uri=f"sqlite:///{target}/mlflow.db"))
+    for plate in (CLEAN, DEFOCUSED):
+        forget(target, plate)
+    return home
+
+
+def forget(folder: Path, plate: str) -> None:
+    """Neither the plate, nor its tables, nor anything that was made of it."""
+    for name in MEMORY:
+        shutil.rmtree(folder / "detectors" / name, ignore_errors=True)
+    for path in [folder / "plates" / plate, *(folder / "tables").rglob(f"{plate}*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def one_plate(home: Home, number: int, kind: str, size: float, organelles: list[str]) -> dict[str, object]:
+    """A drifted plate of clones that nobody has seen, through the watch and the diagnosis."""
+    folder, plate_id = home.settings.home, f"D-{number:03d}"
+    acquired = FIRST_DAY + timedelta(days=30)
+    drift = (kind, size) if kind else None
+    simulate_plate(
+        folder / plate_id, plate_id=plate_id, seed=1000 + number, stains=(), drift=drift,
+        clone_offset=100 + 6 * number, acquired_at=acquired, **FIELD,
+    )  # fmt: skip
+    plate = import_plate(folder / plate_id, home.plates, plate_id=plate_id)
+    shutil.rmtree(folder / plate_id)
+    home.plates.update_record(plate_id, first_seen=acquired.isoformat())
+    look_at(home, plate)
+    registry = ModelRegistry(home.settings.mlflow_tracking_uri)
+    for name in organelles:
+        if (champion := registry.champion(name)) is not None:
+            store_prediction(home, plate, registry.load(name, champion.version), champion.version)
+    if (encoder := open_encoder(home)) is not None:
+        embed_plate(home, plate, encoder)
+    ledger = AlertLedger(home.alerts)
+    tick_drift(home, ledger, now=datetime.now(UTC))
+    row: dict[str, object] = {"kind": kind or "clean", "size": size, "truth": CAUSE.get(kind)}
+    found = incidents(home)
+    row["alarm"] = bool(found)
+    if found:
+        answer = diagnose_incident(home, registry, ledger, found[-1].id)
+        known = answer.diagnosis.kind is not None
+        sure = known and answer.diagnosis.confidence >= home.settings.drift.min_confidence
+        row |= {"named": answer.diagnosis.kind if sure else None, "confidence": answer.diagnosis.confidence}
+        row |= {"by": answer.organelle, "sentence": answer.diagnosis.sentence}
+    forget(folder, plate_id)
+    print({name: value for name, value in row.items() if name != "truth"}, flush=True)
+    return row
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """Accuracy where a cause is known, abstention where none is, with 95 % intervals by Wilson."""
+    alarmed = rows[rows["alarm"]]
+    known, unknown = alarmed[alarmed["truth"].notna()], alarmed[alarmed["truth"].isna()]
+    named = known[known["named"].notna()]
+    shares = {
+        "drifts that alarmed": (rows.loc[rows["kind"] != "clean", "alarm"]),
+        "known causes: named rightly": known["named"] == known["truth"],
+        "known causes: named at all": known["named"].notna(),
+        "named known causes: rightly": named["named"] == named["truth"],
+        "unknown causes: none named": unknown["named"].isna(),
+    }
+    lines = [f"{len(rows)} plates, {rows['truth'].isna().mean():.0%} without a known cause"]
+    for name, right in shares.items():
+        low, high = proportion_confint(right.sum(), len(right), method="wilson")
+        lines.append(f"{name}: {right.sum()} of {len(right)} = {right.mean():.0%} ({low:.0%} to {high:.0%})")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Every drift a few times; prints each plate, then the rates."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--plates", type=int, default=2, help="of each drift")
+    parser.add_argument("--organelles", nargs="+", default=["nuclei", "er"])
+    chosen = parser.parse_args()
+    drifts = [(kind, size) for kinds in (KNOWN, UNKNOWN) for kind, sizes in kinds.items() for size in sizes]
+    with tempfile.TemporaryDirectory() as scratch:
+        home = copied(chosen.home, Path(scratch) / "home")
+        cases = drifts * chosen.plates
+        rows = [one_plate(home, n, kind, size, chosen.organelles) for n, (kind, size) in enumerate(cases)]
+    print(summary(pd.DataFrame(rows)))
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    main()
