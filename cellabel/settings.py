@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -89,6 +89,11 @@ class ModelSettings(_Section):
         ge=0,
         description="Fields of held-out wells that are also measured under every severity of table 5, and "
         "fields of the wells trained on that are measured plate by plate; 0: neither (a demonstration).",
+    )
+    predict_again: Literal["all", "unlabelled"] = Field(
+        "all",
+        description="Plates that a new champion predicts again: all, or those alone that show no stain of "
+        "its organelle.",
     )
     prices: dict[str, MachinePrice] = Field(
         default_factory=dict,

@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     "models": {
         "min_labelled_plates": len(LABELLED),
         "report_fields": 0,
+        "predict_again": "unlabelled",
         "training": {
             "max_steps": 200,
             "crop_size": 96,
@@ -118,7 +119,7 @@ def _story(demo: Demo) -> None:
     microscope.release(DEFOCUSED)
     _follow_new_plate(demo, microscope, DEFOCUSED)
     _follow_incident(demo, before)
-    demo.wait_for_predictions([*LABELLED, CLEAN, DEFOCUSED], read_champions(home))
+    demo.wait_for_predictions([CLEAN, DEFOCUSED], read_champions(home))
 
 
 def _follow_incident(demo: Demo, before: dict[str, int]) -> None:
@@ -131,7 +132,7 @@ def _follow_incident(demo: Demo, before: dict[str, int]) -> None:
     if any(one.outcome == "promoted" for one in incidents(home)[-1].retrainings):
         after = demo.wait("the new champion's drift streams", lambda: _changed(home, before))
         changed = ", ".join(name for name in after if after[name] != before.get(name))
-        demo.tell(f"predicting the plates again by the new champion of {changed} …")
+        demo.tell(f"predicting the unstained plates again by the new champion of {changed} …")
 
 
 def _changed(home: Home, before: dict[str, int]) -> dict[str, int]:

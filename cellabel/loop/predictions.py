@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from cellabel.loop.streams import ENCODER, encoder_store, encoder_table
 from cellabel.measurement import measure_field, measure_objects, measure_well
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
+from cellabel.organelles import organelle as organelle_of
 from cellabel.plates import Plate, open_plate, read_plate
 from cellabel.registry import ModelRegistry
 from cellabel.stores import Home
@@ -165,7 +167,8 @@ class StalePlate:
 def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
     """Accepted plates whose current prediction is not by the given versions, in order of their names.
 
-    A plate that came while the frozen encoder was being trained is among them.
+    A plate that came while the frozen encoder was being trained is among them; one that the settings leave
+    to its earlier prediction (`models.predict_again`) is not.
 
     Args:
         home: the stores.
@@ -174,17 +177,24 @@ def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
     stale = []
     frozen = encoder_store(home).record(ENCODER) is not None
     for plate_id in home.plates.accepted():
-        content = str((home.plates.record(plate_id) or {}).get("content_hash", ""))
-        names = [
-            organelle
-            for organelle, version in versions.items()
-            if (home.predictions.record(f"{plate_id}/{organelle}") or {}).get("version")
-            != prediction_version(version, content)
-        ]
+        plate = home.plates.record(plate_id) or {}
+        content = str(plate.get("content_hash", ""))
+        names = []
+        for name, version in versions.items():
+            current = home.predictions.record(f"{plate_id}/{name}")
+            if current and home.settings.models.predict_again == "unlabelled" and _shows(plate, name):
+                continue
+            if (current or {}).get("version") != prediction_version(version, content):
+                names.append(name)
         embedded = not frozen or home.tables.has(*encoder_table(plate_id))
         if names or not embedded:
             stale.append(StalePlate(plate_id, content[:12], tuple(names), embedded))
     return stale
+
+
+def _shows(plate: Mapping[str, Any], name: str) -> bool:
+    """Whether a plate, by its record, has a stain of the organelle."""
+    return bool(set(organelle_of(name).stains) & set(plate.get("channels", ())))
 
 
 def _well_embeddings(embeddings: pd.DataFrame) -> pd.DataFrame:

@@ -100,6 +100,12 @@ class TrainingConfig(_Settings):
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="Decay of the weights' running mean, which is kept instead; None: none."
     )
+    keep_initial: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="Share of the initial weights in the result of a training that starts from a model.",
+    )
     losses: dict[str, float] | None = Field(
         None, description="Loss name → weight (LOSSES); None: the organelle's recipe."
     )

@@ -76,7 +76,8 @@ def train(
     Args:
         dataset: what to learn from.
         config: how; None takes the defaults.
-        initial: a model whose weights the training starts from, of the same network; None draws them.
+        initial: a model whose weights the training starts from, of the same network; None draws them. The
+            result is averaged with it by `config.keep_initial`.
         resume: a checkpoint, or the folder that holds it; True takes up `<folder>.checkpoint` if it is there.
             Data set and configuration must be those of the checkpoint.
         logger: a Lightning logger (or several) for losses and settings.
@@ -113,6 +114,8 @@ def train(
             ),
             checkpoint,
         )
+        if initial is not None:
+            _keep_initial(fitting.judged, initial, config.keep_initial)
         if dataset.binary:
             set_operating_point(fitting.judged, _operating_fields(dataset))
         metrics = _final_metrics(fitting, dataset, precision)
@@ -260,6 +263,20 @@ def _take_weights(network: UNet, initial: OrganelleModel) -> None:
             "training: train from new weights, or with its channels and depth."
         )
     network.load_state_dict(initial.network.state_dict())
+
+
+def _keep_initial(network: UNet, initial: OrganelleModel, share: float) -> None:
+    """Average the trained weights with those that the training started from.
+
+    On the line between them a model keeps most of what it has learnt to withstand, and what it knew of clean
+    images changes less than at its end.
+
+    Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (arXiv 2109.01903).
+    """
+    trained, before = network.state_dict(), initial.network.state_dict()
+    for name, tensor in trained.items():
+        if tensor.is_floating_point():
+            tensor.lerp_(before[name].to(tensor), share)
 
 
 def _network_arguments(config: TrainingConfig) -> dict[str, Any]:

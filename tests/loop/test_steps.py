@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -209,6 +210,20 @@ def test_a_new_version_becomes_current_while_the_old_one_stays_and_may_come_back
     store_prediction(home, plate, untrained(0), 1)
     record = home.predictions.record("P1/nuclei")
     assert (record["version"], record["model_version"]) == (old, 1)
+
+
+def test_a_stained_plate_keeps_its_prediction_where_a_site_has_only_others_predicted_again(home, stocked):
+    plate = take_in(home, "P1", stocked / "P1").plate
+    left = home.settings.model_copy(
+        update={"models": home.settings.models.model_copy(update={"predict_again": "unlabelled"})}
+    )
+    here = replace(home, settings=left)
+    assert [one.organelles for one in stale_predictions(here, {"nuclei": 1})] == [("nuclei",)]
+    store_prediction(home, plate, untrained(0), 1)
+    assert stale_predictions(here, {"nuclei": 2}) == []
+    assert [one.plate_id for one in stale_predictions(home, {"nuclei": 2})] == ["P1"]
+    home.plates.update_record("P1", channels=["transmitted"])
+    assert [one.plate_id for one in stale_predictions(here, {"nuclei": 2})] == ["P1"]
 
 
 def test_a_prediction_that_fails_leaves_the_old_one(home, stocked, monkeypatch):

@@ -353,6 +353,21 @@ def test_a_training_can_start_from_the_weights_of_a_model(trained, dataset):
         )
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_model_trained_on_is_averaged_with_the_one_it_started_from(trained, dataset, share):
+    settings = {"max_steps": 6, "validations": 1, "learning_rate": 0.05}
+    start = trained[0].model
+    alone, kept = (
+        weights(train(dataset, tiny(**settings, keep_initial=one), initial=start)) for one in (0.0, share)
+    )
+    before = start.network.state_dict()
+    for name, tensor in kept.items():
+        if tensor.is_floating_point():
+            expected = (1 - share) * alone[name] + share * before[name]
+            torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=1e-5)
+    assert any(not torch.equal(alone[name], before[name]) for name in alone)
+
+
 def test_weights_of_another_network_are_refused(trained, dataset):
     with pytest.raises(InputError, match="is not the one of this training"):
         train(dataset, tiny(base_channels=8), initial=trained[0].model)
