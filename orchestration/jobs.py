@@ -14,6 +14,7 @@ __all__ = [
     "EMBEDDED",
     "FROZEN_ENCODER",
     "PRIORITY",
+    "QUEUE",
     "AssetJob",
     "Incident",
     "diagnose_drift",
@@ -28,6 +29,9 @@ EMBEDDED = dg.AssetKey(["encoder", "embedded_plate"])
 FROZEN_ENCODER = dg.AssetKey(["encoder", "frozen_encoder"])
 PRIORITY = "dagster/priority"
 """The tag that the run queue goes by: a drift first, then new plates, then those to predict again."""
+
+QUEUE = "cellabel/queue"
+"""The tag whose runs the instance limits: those that predict again leave a place for new plates."""
 
 AssetJob: TypeAlias = Any
 """What `dagster.define_asset_job` gives; the library does not export its type."""

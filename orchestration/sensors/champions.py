@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cellabel.organelles import Organelle
-from orchestration.jobs import EMBEDDED, AssetJob
+from orchestration.jobs import EMBEDDED, QUEUE, AssetJob
 from orchestration.partitions import plates
 from orchestration.resources import Alerts, Models, Stores
 
@@ -142,5 +142,6 @@ def _predict_again(
             "cellabel/plate": plate,
             "cellabel/why": "new champion" if champions else "not seen by the frozen encoder",
             "cellabel/organelle": ",".join(sorted(champions)) or "encoder",
+            QUEUE: "again",
         },
     )

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import yaml
 
 from cellabel.alerts import Alert
 from cellabel.drift import Diagnosis, OnlineMMD
@@ -29,7 +31,10 @@ from cellabel.loop.streams import (
 )
 from cellabel.stores import write_json
 from orchestration.definitions import defs
+from orchestration.jobs import QUEUE
 from orchestration.resources import Alerts
+
+PROJECT = Path(__file__).parents[2]
 
 WIDTH = 4
 WELLS = [f"A{column:02d}" for column in range(1, 9)]
@@ -173,6 +178,15 @@ def test_an_encoder_that_is_frozen_is_never_asked_for_again(home, look):
     for plate in ("P1", "P2"):
         home.plates.update_record(plate, status="accepted", channels=["transmitted", "nuclei"])
     assert look("first_models")[1] == []
+
+
+def limits_of_the_queue():
+    """(tag, value) → how many of the runs that carry it the shipped instance lets run at once."""
+    instance = yaml.safe_load((PROJECT / "deployment" / "dagster.yaml").read_text())
+    runs = instance["concurrency"]["runs"]
+    limits = {(one["key"], one["value"]): one["limit"] for one in runs["tag_concurrency_limits"]}
+    assert all(limit < runs["max_concurrent_runs"] for limit in limits.values())
+    return limits
 
 
 @pytest.fixture(scope="module")
@@ -414,6 +428,7 @@ def test_only_stale_plates_are_predicted_again(home, look, champions, accepted, 
         predicted(home, plate, "er", 1)
     _, (request,) = look("champion_changed")
     assert request.partition_key == "P1" and request.job_name == "predict"
+    assert limits_of_the_queue() == {(QUEUE, request.tags[QUEUE]): 1}
     assert request.run_key == "predict:P1:cccccccccccc:nuclei=2/1"
     assert [key.to_user_string() for key in request.asset_selection] == [
         "nuclei/predicted_plate",
