@@ -55,7 +55,7 @@ def copied(source: Path, target: Path) -> Home:
     """The home as it was when its streams had just been calibrated."""
     left_out = shutil.ignore_patterns("dagster", "microscope", "inbox", "training", "predictions", "*.lock")
     shutil.copytree(source, target, ignore=left_out)
-    home = open_home(load_settings(home=target, mlflow_tracking_uri=f"sqlite:///{target}/mlflow.db"))
+    home = open_home(load_settings(home=target))
     for plate in (CLEAN, DEFOCUSED):
         forget(target, plate)
     return home
