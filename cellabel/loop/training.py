@@ -148,7 +148,7 @@ def train_challenger(
         result = _finished(folder) or train(
             dataset, config, initial=initial, resume=True, folder=folder, progress=progress
         )
-    cross_validated = _cross_validate(home, dataset, config, folder, progress)
+    cross_validated = _cross_validate(home, dataset, config, folder, None if initial else result, progress)
     if cross_validated is not None:
         cross_validated.measured.to_parquet(result.folder / CROSS_VALIDATED, index=False)
     held_out = judge(home, result.model, dataset, kind=corruption[0])
@@ -281,9 +281,18 @@ def _weights_to_start_from(registry: ModelRegistry, dataset: Dataset, config: An
 
 
 def _cross_validate(
-    home: Home, dataset: Dataset, config: Any, folder: Path, progress: Callable[[str], None] | None
+    home: Home,
+    dataset: Dataset,
+    config: Any,
+    folder: Path,
+    kept: TrainingResult | None,
+    progress: Callable[[str], None] | None,
 ) -> HeldOut | None:
-    """Every place once predicted by a model that has not seen it; None for a dataset without folds."""
+    """Every place once predicted by a model that has not seen it; None for a dataset without folds.
+
+    A fold that is parted as the data set itself has its model already: the one to keep, where it was trained
+    as the folds are, from new weights.
+    """
     from cellabel.training import train
 
     if dataset.folds is None:
@@ -293,7 +302,8 @@ def _cross_validate(
         fold = dataset.fold(index)
         place = folder.with_name(f"{folder.name}-{index}")
         told = progress and partial(_of_fold, progress, f"fold {index + 1} of {dataset.folds}")
-        result = _finished(place) or train(fold, config, resume=True, folder=place, progress=told)
+        result = kept if kept and _parted_alike(fold, dataset) else _finished(place)
+        result = result or train(fold, config, resume=True, folder=place, progress=told)
         fields = _labelled(home, fold.test)
         parts.append(evaluate_model(result.model, fields, {CLEAN: None}))
         if progress is not None:
@@ -302,6 +312,11 @@ def _cross_validate(
                 f"fold {index + 1} of {dataset.folds}: pixel Pearson {score:.3f} on {len(fields)} fields"
             )
     return HeldOut(pd.concat([one.measured for one in parts]), pd.concat([one.embeddings for one in parts]))
+
+
+def _parted_alike(first: Dataset, second: Dataset) -> bool:
+    sides = [(one.train, one.validation, one.test, one.target_scale) for one in (first, second)]
+    return sides[0] == sides[1]
 
 
 def _of_fold(progress: Callable[[str], None], fold: str, sentence: str) -> None:

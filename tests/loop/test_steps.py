@@ -13,6 +13,7 @@ import tifffile
 import torch
 
 from cellabel.alerts import AlertLedger
+from cellabel.datasets import build_dataset
 from cellabel.drift.incidents import Incident, Retraining
 from cellabel.errors import InputError
 from cellabel.evaluation import CLEAN
@@ -40,11 +41,14 @@ from cellabel.loop.held_out import HeldOut
 from cellabel.loop.reliability import write_intervals
 from cellabel.loop.stains import stained
 from cellabel.loop.streams import ACQUISITION, followed_champion, open_epoch
+from cellabel.loop.training import _cross_validate, _parted_alike
 from cellabel.measurement import Layer
 from cellabel.networks import OrganelleModel, UNet, save_model
 from cellabel.organelles import organelle
+from cellabel.plates import open_plate
 from cellabel.registry import ModelRegistry
 from cellabel.stores import write_json
+from cellabel.training import TrainingResult
 
 NUCLEI = organelle("nuclei")
 WELLS = tuple(f"{row}0{column}" for row in "AB" for column in (1, 2, 3))
@@ -152,6 +156,30 @@ def test_the_held_out_wells_are_frozen_across_versions(labelled, stocked):
     assert places(second.test) == places(first.test)
     assert not places(second.test) & places([*second.train, *second.validation])
     assert current_dataset(labelled, NUCLEI).version == second.version
+
+
+def test_a_fold_that_is_parted_as_the_whole_takes_the_model_to_keep(labelled, tmp_path, monkeypatch):
+    trained = []
+
+    def train(fold, config, **_):
+        trained.append(fold)
+        return TrainingResult(untrained(), {}, pd.DataFrame(), tmp_path)
+
+    monkeypatch.setattr("cellabel.training.train", train)
+    dataset = build_dataset([open_plate(labelled.plates, "P1")], NUCLEI, folds=3)
+    folds = [dataset.fold(index) for index in range(3)]
+    assert _parted_alike(dataset, dataset) and not _parted_alike(folds[0], folds[1])
+    kept = TrainingResult(untrained(), {}, pd.DataFrame(), tmp_path)
+    told = []
+    arguments = labelled, folds[1], None, tmp_path / "model"
+    folds[1].folds, folds[1].fold = 3, dataset.fold
+    found = _cross_validate(*arguments, kept, told.append)
+    assert [places(one.test) for one in trained] == [places(folds[0].test), places(folds[2].test)]
+    assert sorted(found.wells("predicted")["Metadata_Well"]) == sorted(WELLS)
+    assert [sentence[:11] for sentence in told] == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
+    trained.clear()
+    _cross_validate(*arguments, None, None)
+    assert len(trained) == 3
 
 
 def test_only_accepted_stained_plates_train(labelled, tmp_path):
