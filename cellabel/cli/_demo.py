@@ -245,17 +245,18 @@ def _dagster(folder: Path, variables: dict[str, str], port: int) -> tuple[Servic
 
 
 def _claim(folder: Path, name: str, fresh: bool) -> None:
-    """Make the folder the home of this demo."""
+    """Make the folder the home of this demo; another demo's home may lie within."""
     marker = folder / "demo.txt"
     owner = marker.read_text().strip() if marker.exists() else ""
-    others = [path.name for path in folder.iterdir() if path.name != "demo.lock"]
-    if others and owner != name:
+    ours = [
+        path for path in folder.iterdir() if path.name != "demo.lock" and not (path / "demo.txt").exists()
+    ]
+    if ours and owner != name:
         what = f"the demo {owner!r}" if owner else "something that is no demo"
         raise InputError(f"{folder} holds {what}: set CELLABEL_HOME to another folder, or empty this one.")
     if fresh:
-        for path in folder.iterdir():
-            if path.name != "demo.lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in ours:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     marker.write_text(f"{name}\n")
 
 

@@ -117,6 +117,20 @@ def test_the_demo_waits_for_runs_that_are_under_way(home):
     assert looks == [1]
 
 
+def test_a_demo_on_real_images_may_lie_within_and_is_left_alone(home):
+    with enter("real", fresh=False) as demo:
+        pass
+    inner = home / "fig10"
+    inner.mkdir()
+    for path in list(home.iterdir()):
+        if path not in (inner, home / "demo.lock"):
+            path.rename(inner / path.name)
+    for fresh in (False, True):
+        with enter("simulated", fresh=fresh) as demo:
+            assert demo.home.settings.home == home
+        assert (inner / "demo.txt").read_text() == "real\n"
+
+
 def test_a_failed_run_stops_the_demo_with_its_sentence(home):
     from cellabel.alerts import Alert, AlertLedger
 
