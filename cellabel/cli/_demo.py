@@ -86,12 +86,12 @@ class Demo:
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
+            self._listen()
             result = done()
             if result:
                 return result
             for service in self.services:
                 service.check()
-            self._listen()
             self._raise_failure()
             if time.monotonic() > deadline:
                 raise InputError(
@@ -144,12 +144,7 @@ class Demo:
 
     def wait_for_runs(self) -> None:
         """Until no run is under way: one that the demo's end kills would be shown as failed."""
-
-        def done() -> bool:
-            self._listen()
-            return not self._running
-
-        self.wait("the end of the runs", done)
+        self.wait("the end of the runs", lambda: not self._running)
 
     def wait_for_alerts(self) -> None:
         """Until every alert has reached the webhook."""

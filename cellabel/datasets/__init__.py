@@ -8,7 +8,7 @@ from cellabel.datasets._build import build_dataset
 from cellabel.datasets._cache import ImageCache
 from cellabel.datasets._dataset import Dataset
 from cellabel.datasets._resample import SAME_PIXEL_SIZE, resample, same_pixel_size
-from cellabel.datasets._samples import FieldSample, LabelledPlate
+from cellabel.datasets._samples import FieldSample, LabelledPlate, stain_of
 from cellabel.datasets._split import check_split, split_proof
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "resample",
     "same_pixel_size",
     "split_proof",
+    "stain_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -113,8 +113,8 @@ class LeftOut(NamedTuple):
     reason: str
 
 
-def stain_of(roles: Sequence[str], recipe: Organelle) -> str | None:
-    """The channel that shows the recipe's stain, the preferred one first."""
+def stain_of(roles: Collection[str], recipe: Organelle) -> str | None:
+    """The channel, of those that there are, that shows the recipe's stain, the preferred one first."""
     return next((stain for stain in recipe.stains if stain in roles), None)
 
 

@@ -19,7 +19,7 @@ from cellabel.measurement import measure_field, measure_well
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM, Organelle, organelle
 from cellabel.plates import Field, Plate
-from cellabel.segmentation import segment
+from cellabel.prediction import predict_image, segment_prediction
 
 __all__ = [
     "Condition",
@@ -242,7 +242,7 @@ def evaluate_model(
             if truth is None:
                 continue
             row = {**labelled.key, "side": "predicted", "condition": name}
-            labels = segment(image, recipe, pixel_size_um=pixel, floor=model.floor, core=model.core)
+            labels = segment_prediction(image, model, pixel_size_um=pixel)
             row |= _features(labels, image, recipe, pixel)
             row |= {"pixel_pearson": _pearson(truth.target, image), "clipped_share": _clipped(raw, seen)}
             measured.append(row)
@@ -253,8 +253,6 @@ def predict_field(
     model: OrganelleModel, raw: NDArray, plate: Plate
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The predicted stain in its own units (or a probability), and the field's embedding."""
-    from cellabel.prediction import predict_image
-
     prediction = predict_image(model, raw, return_embeddings=True)
     return prediction.image * model.target_scale, field_embedding(
         prediction.embedding, prediction.foreground_embedding

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from cellabel.datasets import stain_of
 from cellabel.errors import InputError
 from cellabel.loop.agreements import Agreements, compare_with_stain, compare_with_truth, field_keys
 from cellabel.loop.embeddings import embedding_columns, field_embedding, number_columns
@@ -175,6 +175,7 @@ def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
         versions: organelle → version of its champion.
     """
     stale = []
+    only_unlabelled = home.settings.models.predict_again == "unlabelled"
     frozen = encoder_store(home).record(ENCODER) is not None
     for plate_id in home.plates.accepted():
         plate = home.plates.record(plate_id) or {}
@@ -182,7 +183,7 @@ def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
         names = []
         for name, version in versions.items():
             current = home.predictions.record(f"{plate_id}/{name}")
-            if current and home.settings.models.predict_again == "unlabelled" and _shows(plate, name):
+            if current and only_unlabelled and stain_of(plate.get("channels", ()), organelle_of(name)):
                 continue
             if (current or {}).get("version") != prediction_version(version, content):
                 names.append(name)
@@ -190,11 +191,6 @@ def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
         if names or not embedded:
             stale.append(StalePlate(plate_id, content[:12], tuple(names), embedded))
     return stale
-
-
-def _shows(plate: Mapping[str, Any], name: str) -> bool:
-    """Whether a plate, by its record, has a stain of the organelle."""
-    return bool(set(organelle_of(name).stains) & set(plate.get("channels", ())))
 
 
 def _well_embeddings(embeddings: pd.DataFrame) -> pd.DataFrame:

@@ -21,8 +21,8 @@ from cellabel.loop.training import drifted_plates
 from cellabel.measurement import measure_field, measure_well
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
+from cellabel.prediction import segment_prediction
 from cellabel.registry import ModelRegistry, ModelVersion
-from cellabel.segmentation import segment
 from cellabel.stores import Home
 
 __all__ = ["Trial", "control_chart", "watch_new_champion"]
@@ -216,9 +216,7 @@ def _shadow(
     for well in controls["Metadata_Well"]:
         for site, field in plate.wells[well].fields.items():
             image, _ = predict_field(model, field.image("transmitted"), plate)
-            labels = segment(
-                image, organelle, pixel_size_um=plate.pixel_size_um, floor=model.floor, core=model.core
-            )
+            labels = segment_prediction(image, model, pixel_size_um=plate.pixel_size_um)
             keys = {"Metadata_Plate": plate_id, "Metadata_Well": well, "Metadata_Site": site}
             rows.append(measure_field(labels, image, **options).assign(**keys))
     wells = measure_well(pd.concat(rows, ignore_index=True))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cellabel.datasets import stain_of
 from cellabel.organelles import Organelle
 from cellabel.plates import Field
 from cellabel.preprocessing import prepare_target
@@ -32,7 +33,7 @@ def stained(field: Field, organelle: Organelle, pixel_size_um: float | None) -> 
 
     Objects are found in the stain itself, whose noise says what is none; the target has no background left.
     """
-    role = next((stain for stain in organelle.stains if stain in field.roles), None)
+    role = stain_of(field.roles, organelle)
     if role is None:
         return None
     image = field.image(role, organelle.plane)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 import cellabel
-from cellabel.datasets import Dataset, FieldSample, build_dataset
+from cellabel.datasets import Dataset, FieldSample, build_dataset, stain_of
 from cellabel.errors import InputError
 from cellabel.evaluation import CLEAN
 from cellabel.loop.costs import Meter, priced, training_device
@@ -84,7 +84,7 @@ def plates_for_training(home: Home, organelle: Organelle) -> list[str]:
     chosen = []
     for plate_id in home.plates.accepted():
         record = home.plates.record(plate_id) or {}
-        stained = set(organelle.stains) & set(record.get("channels", ()))
+        stained = stain_of(record.get("channels", ()), organelle)
         if stained and (plate_id not in drifted or record.get("accepted_for_training")):
             chosen.append(plate_id)
     return chosen

@@ -113,8 +113,6 @@ def predict_field(
     Raises:
         InputError: the image is missing, damaged or not finite; the field is named.
     """
-    from cellabel.segmentation import segment
-
     image = field.image("transmitted")
     size = float(pixel_size_um or REFERENCE_PIXEL_SIZE_UM)
     shape = (image.shape[0], image.shape[1])
@@ -133,8 +131,22 @@ def predict_field(
         raise InputError(f"Plate {field.plate_id}, well {field.well}, site {field.site}: {error}") from error
     if not model.binary:
         stain = stain * np.float32(model.target_scale)
-    labels = segment(stain, model.organelle, pixel_size_um=size, floor=model.floor, core=model.core)
-    return stain, labels, prediction
+    return stain, segment_prediction(stain, model, pixel_size_um=size), prediction
+
+
+def segment_prediction(
+    stain: NDArray[np.float32], model: OrganelleModel, *, pixel_size_um: float | None = None
+) -> NDArray[np.int32]:
+    """The objects of a predicted stain, with what its model knows of the stains that it has learnt from.
+
+    Args:
+        stain: (H, W), the prediction in stain units, or a probability.
+        model: that made it.
+        pixel_size_um: size of a pixel, µm; None means 0.65 µm.
+    """
+    from cellabel.segmentation import segment
+
+    return segment(stain, model.organelle, pixel_size_um=pixel_size_um, floor=model.floor, core=model.core)
 
 
 def _provenance(plate: Plate, model: OrganelleModel) -> dict[str, Any]:

@@ -117,15 +117,19 @@ def keep_core(
         crisp: the part from which they do not, and nothing is cut. In between the share rises from 0.
     """
     where, owner = canvas.foreground()
-    if canvas.core == 0 or not where.size:
+    if not where.size:
+        return canvas
+    areas = np.bincount(owner)[1:]
+    small = _falling(float(np.median(areas[areas > 0])), small_area, large_area)
+    if canvas.core is None and small == 0:
+        canvas.core = 0.0
+    if canvas.core == 0:  # before anything is blurred: most fields are not cut
         return canvas
     image = gaussian(canvas.fine, smoothing).ravel()[where]
     height = heights(canvas, where, owner)
     if canvas.core is None:
-        areas = np.bincount(owner)[1:]
         inner = owner[image > (canvas.level + share * height)[owner]]
         part = np.bincount(inner, minlength=areas.size + 1)[1:] / np.maximum(areas, 1)
-        small = _falling(float(np.median(areas[areas > 0])), small_area, large_area)
         canvas.core = small * _falling(float(np.median(part[areas > 0])), soft, crisp)
     inside = image > (canvas.level + canvas.core * share * height)[owner]
     inside |= (np.bincount(owner[inside], minlength=height.size) == 0)[owner]

@@ -28,7 +28,7 @@ from cellabel.training._losses import SCALE_BLIND, combined_loss
 from cellabel.training._operating_point import set_operating_point
 from cellabel.training._precision import resolve_precision
 from cellabel.training._surroundings import quiet, threads
-from cellabel.training._validation import ValidationField, pixel_agreement, validation_fields
+from cellabel.training._validation import ValidationField, evenly, pixel_agreement, validation_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,9 +131,7 @@ def _operating_fields(dataset: Dataset) -> list[ValidationField]:
     The share of a few wells says more of their clones than of the stain. A network that has learnt its
     training fields by heart would tell them too well apart, so they only make up the number.
     """
-    lacking = max(0, OPERATING_FIELDS - len(dataset.validation))
-    step = max(1, math.ceil(len(dataset.train) / lacking)) if lacking else 1
-    samples = [*dataset.validation, *(dataset.train[::step] if lacking else ())]
+    samples = [*dataset.validation, *evenly(dataset.train, OPERATING_FIELDS - len(dataset.validation))]
     return validation_fields(dataset, samples, OPERATING_MEGAPIXELS, most=OPERATING_FIELDS)
 
 
@@ -315,9 +313,9 @@ def _core(dataset: Dataset) -> float | None:
     """How far the stains of the training fields are cut to their core; None where the recipe cuts nothing."""
     if not any(step.function == "keep_core" for step in dataset.recipe.segmentation):
         return None
-    some = dataset.train[:: max(1, math.ceil(len(dataset.train) / CORE_FIELDS))]
     found = [
-        core_share(dataset.target(one), dataset.recipe, pixel_size_um=dataset.pixel_size_um) for one in some
+        core_share(dataset.target(one), dataset.recipe, pixel_size_um=dataset.pixel_size_um)
+        for one in evenly(dataset.train, CORE_FIELDS)
     ]
     known = [share for share in found if share is not None]
     return statistics.median(known) if known else None

@@ -40,11 +40,16 @@ class PixelAgreement(NamedTuple):
     n: int
 
 
+def evenly(samples: Sequence[FieldSample], most: int) -> Sequence[FieldSample]:
+    """At most so many of the samples, at equal steps."""
+    return samples[:: max(1, math.ceil(len(samples) / most))] if most > 0 else []
+
+
 def validation_fields(
     dataset: Dataset, samples: Sequence[FieldSample], megapixels: float, most: int = 8
 ) -> list[ValidationField]:
     """Up to `most` fields, evenly chosen, each whole or its middle; together they have `megapixels`."""
-    chosen = samples[:: max(1, math.ceil(len(samples) / most))]
+    chosen = evenly(samples, most)
     side = min(LARGEST_SIDE, int(math.sqrt(megapixels * 1e6 / max(1, len(chosen)))))
     fields = []
     for sample in chosen:

@@ -22,6 +22,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,13 @@ from cellabel.corruptions import corrupt
 from cellabel.datasets import resample
 from cellabel.drift import HarmModel, mmd_permutation_test
 from cellabel.loop import open_encoder
-from cellabel.loop.embeddings import field_embedding
+from cellabel.loop.diagnosis import _embed, _features
 from cellabel.loop.encoder import embed_field
 from cellabel.loop.held_out import HARM, full_scale
 from cellabel.measurement import measure_field
 from cellabel.networks import OrganelleModel
 from cellabel.plates._ics import open_ics
-from cellabel.plates.quality import acquisition_features
-from cellabel.prediction import predict_image
+from cellabel.prediction import predict_image, segment_prediction
 from cellabel.registry import ModelRegistry
 from cellabel.segmentation import segment
 from cellabel.settings import load_settings
@@ -217,7 +217,7 @@ def losses(
     for one in fields:
         image = one.image if change is None else change(one.image)
         predicted = predict_image(model, image) * model.target_scale
-        labels = segment(predicted, pixel_size_um=PIXEL_UM, floor=model.floor, core=model.core)
+        labels = segment_prediction(predicted, model, pixel_size_um=PIXEL_UM)
         sides = [
             measure_field(drawn, pixels, pixel_size_um=PIXEL_UM)[list(LOSSES)].iloc[0].to_numpy(float)
             for drawn, pixels in (
@@ -284,17 +284,10 @@ def main() -> None:
         raise SystemExit(f"{home.settings.home} has no champion or no encoder: run the demo first.")
     model = registry.load("nuclei", champion.version)
 
-    def bottleneck(image: NDArray) -> NDArray:
-        prediction = predict_image(model, image, return_embeddings=True)
-        return field_embedding(prediction.embedding, prediction.foreground_embedding)
-
-    def features(image: NDArray) -> NDArray:
-        return np.array(list(acquisition_features(image).values()))
-
     eyes: dict[str, Eye] = {
-        "champion's bottleneck": bottleneck,
+        "champion's bottleneck": partial(_embed, model),
         "frozen encoder": lambda image: embed_field(encoder.network, image),
-        "acquisition features": features,
+        "acquisition features": _features,
     }
     reference, foreign = list(reference_fields()), list(foreign_fields())
     streams = {name: Stream.of(see, [one.image for one in reference]) for name, see in eyes.items()}
