@@ -175,6 +175,11 @@ class DriftSettings(_Section):
     harm_limit: float = Field(
         0.05, gt=0, description="Expected |log error| added by drift, above which it counts as harmful."
     )
+    evidently: bool = Field(
+        True,
+        description="Evidently's report beside every plate's table: seconds and a page of 4 MB a stain. "
+        "Without it the job `report` makes one on request.",
+    )
 
 
 class RetrainingSettings(_Section):

@@ -58,7 +58,7 @@ defs = dg.Definitions(
     ],
     jobs=[ingest, predict, train, report, jobs.diagnose_drift],
     sensors=[
-        inbox.new_plates(ingest, seconds),
+        inbox.new_plates(ingest, organelles, seconds),
         inbox.first_models(train, organelles, seconds),
         champions.champion_changed(predict, train, organelles, seconds),
         drift.drift(train, jobs.diagnose_drift, seconds),

@@ -20,6 +20,7 @@ __all__ = [
     "diagnose_drift",
     "ingest",
     "predict",
+    "predictions_of",
     "report",
     "train",
 ]
@@ -117,10 +118,20 @@ def diagnose_drift() -> None:
     diagnosis()
 
 
+def predictions_of(champions: Sequence[str], *, reports: bool) -> list[dg.AssetKey]:
+    """What is made of a plate by the organelles that have a champion, and by the frozen encoder.
+
+    One without a champion is left out: what it does not give would keep Dagster from joining and ranking what
+    the others give.
+
+    Args:
+        champions: names of the organelles.
+        reports: whether Evidently reports on each table.
+    """
+    made = ("predicted_plate", "prediction_table", *(("prediction_report",) if reports else ()))
+    keys = [EMBEDDED, *(dg.AssetKey([name, asset]) for name in champions for asset in made)]
+    return [*keys, dg.AssetKey("cell_table"), dg.AssetKey("clone_ranking")] if champions else keys
+
+
 def _predictions(organelles: Sequence[Organelle]) -> dg.AssetSelection:
-    keys = [
-        dg.AssetKey([organelle.name, name])
-        for organelle in organelles
-        for name in ("predicted_plate", "prediction_table")
-    ]
-    return dg.AssetSelection.assets(*keys, EMBEDDED, dg.AssetKey("cell_table"), dg.AssetKey("clone_ranking"))
+    return dg.AssetSelection.assets(*predictions_of([one.name for one in organelles], reports=True))

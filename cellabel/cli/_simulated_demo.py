@@ -56,7 +56,7 @@ SETTINGS: dict[str, Any] = {
         "max_delta_shape": 0.05,
         "defocus_um": [4.0, DEFOCUS_UM],
     },
-    "drift": {"diagnosis_fields": 8},
+    "drift": {"diagnosis_fields": 8, "evidently": False},
     "retraining": {
         "at_once": True,
         "on_provisional": True,

@@ -150,14 +150,15 @@ def _score(wells: pd.DataFrame) -> str:
     return next(str(name) for name in wells if str(name).endswith("_Count"))
 
 
-def report_prediction(home: Home, plate_id: str, organelle: Organelle) -> tuple[UPath, dict[str, Any]]:
+def report_prediction(home: Home, plate_id: str, organelle: Organelle) -> tuple[UPath, dict[str, Any]] | None:
     """Evidently's report of a plate's fields against those of the training plates.
 
     Returns:
-        The HTML file, and the numbers of the report that a table can show.
+        The HTML file, and the numbers of the report that a table can show; None where no training plate but
+        this one has been measured.
 
     Raises:
-        InputError: the plate has not been measured, or no training plate has.
+        InputError: the plate has not been measured.
     """
     from cellabel.reports import evidently_report
 
@@ -165,7 +166,7 @@ def report_prediction(home: Home, plate_id: str, organelle: Organelle) -> tuple[
     plates = (home.datasets.record(organelle.name) or {}).get("plates", ())
     known = [name for name in plates if name != plate_id and home.tables.has("fields", organelle.name, name)]
     if not known:
-        raise InputError(f"No training plate of {organelle.name} has been measured: predict them first.")
+        return None
     reference = pd.concat([home.tables.read("fields", organelle.name, name) for name in known])
     features = [str(name) for name in current if str(name).startswith(f"{organelle.prefix}_")]
     path = home.tables.root / "reports" / organelle.name / f"{plate_id}.html"

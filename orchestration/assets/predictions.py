@@ -104,13 +104,18 @@ def prediction_report(organelle: Organelle) -> dg.AssetsDefinition:
         group_name="monitoring",
         kinds={"evidently"},
         owners=["team:models"],
+        output_required=False,
         description=f"The plate's {organelle.name} table against the training plates' tables, by Evidently.",
     )
-    def asset(context: dg.AssetExecutionContext, stores: Stores) -> dg.MaterializeResult:
+    def asset(context: dg.AssetExecutionContext, stores: Stores) -> Iterator[dg.MaterializeResult]:
         from cellabel.loop import report_prediction
 
-        path, shares = report_prediction(stores.open(), context.partition_key, organelle)
-        return dg.MaterializeResult(metadata={"report": dg.MetadataValue.path(str(path)), **shares})
+        reported = report_prediction(stores.open(), context.partition_key, organelle)
+        if reported is None:
+            context.log.info(f"No training plate of {organelle.name} has been measured yet: no report.")
+            return
+        path, shares = reported
+        yield dg.MaterializeResult(metadata={"report": dg.MetadataValue.path(str(path)), **shares})
 
     return asset
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cellabel.organelles import Organelle
-from orchestration.jobs import EMBEDDED, QUEUE, AssetJob
+from orchestration.jobs import QUEUE, AssetJob, predictions_of
 from orchestration.partitions import plates
 from orchestration.resources import Alerts, Models, Stores
 
@@ -76,7 +76,11 @@ def champion_changed(
         stale = stale_predictions(home, versions)
         requests = [
             _predict_again(
-                predict.name, item.plate_id, item.content, {name: followed[name] for name in item.organelles}
+                predict.name,
+                item.plate_id,
+                item.content,
+                {name: followed[name] for name in item.organelles},
+                reports=home.settings.drift.evidently,
             )
             for item in stale
             if item.plate_id not in busy
@@ -126,18 +130,14 @@ def _follow(job: str, organelle: str, version: int, turn: int) -> dg.RunRequest:
 
 
 def _predict_again(
-    job: str, plate: str, content: str, champions: dict[str, "FollowedChampion"]
+    job: str, plate: str, content: str, champions: dict[str, "FollowedChampion"], *, reports: bool
 ) -> dg.RunRequest:
     names = [f"{name}={champion.version}/{champion.turn}" for name, champion in sorted(champions.items())]
-    over_all = [dg.AssetKey("cell_table"), dg.AssetKey("clone_ranking")] if champions else []
-    keys = [
-        dg.AssetKey([name, asset]) for name in champions for asset in ("predicted_plate", "prediction_table")
-    ]
     return dg.RunRequest(
         job_name=job,
         run_key=f"predict:{plate}:{content}:{' '.join(names) or 'encoder'}",
         partition_key=plate,
-        asset_selection=[*keys, EMBEDDED, *over_all],
+        asset_selection=predictions_of(list(champions), reports=reports),
         tags={
             "cellabel/plate": plate,
             "cellabel/why": "new champion" if champions else "not seen by the frozen encoder",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from cellabel.organelles import Organelle
-from orchestration.jobs import FROZEN_ENCODER, PRIORITY, AssetJob
+from orchestration.jobs import FROZEN_ENCODER, PRIORITY, AssetJob, predictions_of
 from orchestration.partitions import plates
 from orchestration.resources import Alerts, Stores
 
@@ -16,7 +16,7 @@ PLATES_A_LOOK = 20
 """New plates of one look, so that it ends within a sensor's minute however many land together."""
 
 
-def new_plates(job: AssetJob, seconds: int) -> dg.SensorDefinition:
+def new_plates(job: AssetJob, organelles: Sequence[Organelle], seconds: int) -> dg.SensorDefinition:
     """The sensor on the inbox."""
 
     @dg.sensor(
@@ -28,10 +28,12 @@ def new_plates(job: AssetJob, seconds: int) -> dg.SensorDefinition:
     )
     def sensor(context: dg.SensorEvaluationContext, stores: Stores, alerts: Alerts) -> dg.SensorResult:
         from cellabel.alerts import Alert, alert_id
-        from cellabel.loop import NewPlate, arrived_plates, remember_done
+        from cellabel.loop import NewPlate, arrived_plates, followed_champion, remember_done
 
         home = stores.open()
         requests, partitions = [], []
+        champions = [one.name for one in organelles if followed_champion(home, one.name).version]
+        made = predictions_of(champions, reports=home.settings.drift.evidently)
 
         def requested(event_id: str) -> bool:
             tags = {RUN_KEY_TAG: f"ingest:{event_id}"}
@@ -46,6 +48,7 @@ def new_plates(job: AssetJob, seconds: int) -> dg.SensorDefinition:
                     dg.RunRequest(
                         run_key=run_key,
                         partition_key=arrival.plate_id,
+                        asset_selection=[dg.AssetKey("raw_plate"), *made],
                         run_config={"ops": {"raw_plate": {"config": {"folder": folder}}}},
                         tags={
                             "cellabel/plate": arrival.plate_id,

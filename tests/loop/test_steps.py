@@ -32,6 +32,7 @@ from cellabel.loop import (
     plates_for_training,
     rank_plate,
     refresh_intervals,
+    report_prediction,
     stain_errors,
     stale_predictions,
     store_prediction,
@@ -387,6 +388,23 @@ def test_clones_are_ranked_over_the_plates_that_share_them(home):
     write_json(home.detectors / "verdicts" / "P1.json", {"drift": False})
     with pytest.warns(UserWarning, match="nothing is pooled"):
         assert rank_plate(home, "P2").plates == ("P2",), "another model's numbers are not pooled"
+
+
+def test_evidently_compares_a_plate_with_the_training_plates_that_were_measured(home):
+    def measure(plate, factor):
+        values = factor * np.random.default_rng(len(plate)).normal(100, 5, 40)
+        table = pd.DataFrame(
+            {"Metadata_Plate": plate, "Nuclei_Count": values, "Nuclei_TotalArea": 9 + values}
+        )
+        home.tables.write(table, "fields", "nuclei", plate)
+
+    measure("P1", 2.0)
+    home.datasets.update_record("nuclei", plates=["P1", "P20", "P300"])
+    assert report_prediction(home, "P1", NUCLEI) is None
+    measure("P20", 1.0)
+    page, numbers = report_prediction(home, "P1", NUCLEI)
+    assert numbers["training_plates"] == "P20" and numbers["drifted"] == 2 and numbers["share"] == 1
+    assert "Nuclei_Count" in numbers["unlike_training"] and b"<html" in page.read_bytes()
 
 
 def test_a_version_beyond_its_recipes_limits_is_not_promoted(home, registry, enter):

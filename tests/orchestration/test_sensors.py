@@ -80,6 +80,24 @@ def test_a_new_plate_becomes_a_partition_and_one_run(home, look, instance):
         assert not new and not found.dynamic_partitions_requests
 
 
+def test_a_new_plate_is_joined_and_ranked_by_the_organelles_that_have_a_champion(home, look):
+    export(home.settings.inbox_folder / "first", "P1")
+    _, (before,) = look("new_plates")
+    assert {key.to_user_string() for key in before.asset_selection} == {"raw_plate", "encoder/embedded_plate"}
+    follow(home, "nuclei", 1)
+    export(home.settings.inbox_folder / "second", "P2")
+    _, (after,) = look("new_plates")
+    assert {key.to_user_string() for key in after.asset_selection} == {
+        "raw_plate",
+        "encoder/embedded_plate",
+        "nuclei/predicted_plate",
+        "nuclei/prediction_table",
+        "nuclei/prediction_report",
+        "cell_table",
+        "clone_ranking",
+    }
+
+
 def test_a_plate_whose_request_was_lost_is_asked_for_again_under_the_same_key(home, look):
     export(home.settings.inbox_folder / "export", "P1")
     _, first = look("new_plates", start=False)
