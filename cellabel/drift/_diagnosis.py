@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = ["Diagnosis", "Kinds", "diagnose"]
 Embed = Callable[[Any], ArrayLike]
 Corruption = Callable[..., NDArray]
 Kinds = Sequence[str] | Mapping[str, Corruption | Mapping[float, Corruption]]
+Alternatives = Mapping[str, Callable[[NDArray], NDArray]]
 
 EXPLAINED = 0.35
 """A candidate must leave less than this share of the shift unexplained."""
@@ -43,6 +44,8 @@ class Diagnosis:
         sentence: the answer for a person.
         unexplained: share of the shift's MMD² that the best candidate leaves.
         corruption: the single corruption that came closest, where `kind` is a group of several.
+        left: share of the shift's MMD² that the best severity of each kind leaves; empty where there is no
+            shift.
     """
 
     kind: str | None
@@ -51,6 +54,7 @@ class Diagnosis:
     sentence: str
     unexplained: float = 1.0
     corruption: str | None = None
+    left: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -70,6 +74,7 @@ def diagnose(
     new_embeddings: ArrayLike,
     *,
     kinds: Kinds | None = None,
+    alternatives: Alternatives | None = None,
     full_scale: float | None = None,
     exposure: bool = True,
     seed: int = 0,
@@ -83,6 +88,8 @@ def diagnose(
         kinds: names of table 5's corruptions (all of them by default), or a mapping of names to functions
             `(image, severity) → image`, tried at severities 1 to 5, or to mappings severity → function of an
             image. Several of one kind are told apart by words in brackets: "defocus" and "defocus (pupil)".
+        alternatives: what else may have happened to an image, by name: no corruption, so that where one of
+            them comes closest there is no kind, and the sentence names it.
         full_scale: the instrument's range, where the images' dtype does not say it.
         exposure: report brightness and contrast as one kind, "exposure": the input's normalisation makes them
             alike.
@@ -104,14 +111,19 @@ def diagnose(
         for kind, severity, corrupted in _corrupted(images, kinds, full_scale)
     ]
     candidates = _with_those_between(clean, tried)
+    others = [
+        _Candidate(name, 1.0, _embedded(embed, [change(image) for image in images], new.shape[1]))
+        for name, change in (alternatives or {}).items()
+    ]
     if not candidates:
         raise InputError("No corruption leaves these images readable; give other kinds or other images.")
     if mmd_permutation_test(clean, new, n_permutations=199, seed=seed).p_value > SIGNIFICANT:
         return Diagnosis(
             None, None, 1.0, "The new embeddings do not differ from the reference beyond chance."
         )
-    distances = _distances(clean, candidates, new, np.random.default_rng(seed))
-    return _answer(candidates, [_group(c.kind, exposure) for c in candidates], distances)
+    distances = _distances(clean, [*candidates, *others], new, np.random.default_rng(seed))
+    groups = [*(_group(c.kind, exposure) for c in candidates), *(None for _ in others)]
+    return _answer([*candidates, *others], groups, distances)
 
 
 def _group(kind: str, exposure: bool) -> str:
@@ -218,7 +230,8 @@ def _pair_means(kernel: Floats, weights: Floats) -> Floats:
     return np.einsum("bi,ij,bj->b", weights, off, weights, optimize=True) / (1 - (weights**2).sum(axis=1))
 
 
-def _answer(candidates: list[_Candidate], groups: list[str], distances: Floats) -> Diagnosis:
+def _answer(candidates: list[_Candidate], groups: list[str | None], distances: Floats) -> Diagnosis:
+    """The answer; candidates of no group are alternatives, which may come closest but are no kind."""
     shift, left = distances[0], distances[1:]
     best = left.argmin(axis=0)
     answers = [
@@ -227,16 +240,22 @@ def _answer(candidates: list[_Candidate], groups: list[str], distances: Floats) 
     kind = answers[0]
     confidence = float(np.mean([answer == kind for answer in answers[1:]]))
     nearest = candidates[int(best[0])]
-    unexplained = float(np.clip(left[best[0], 0] / shift[0], 0, None)) if shift[0] > 0 else 1.0
+    shares = np.clip(left[:, 0] / shift[0], 0, None) if shift[0] > 0 else np.ones(len(left))
+    unexplained = float(shares[best[0]])
+    by_kind = {
+        group: min(float(share) for share, one in zip(shares, groups, strict=True) if one == group)
+        for group in dict.fromkeys(groups)
+        if group is not None
+    }
     if kind is None:
         sentence = (
             f"looks like none of the known causes: {nearest.kind} comes closest and leaves "
             f"{min(unexplained, 1):.0%} of the shift unexplained"
         )
-        return Diagnosis(None, None, confidence, sentence, unexplained)
+        return Diagnosis(None, None, confidence, sentence, unexplained, left=by_kind)
     sentence = f"looks like {_in_words(kind, nearest)}"
     one = _group(nearest.kind, exposure=False)
-    return Diagnosis(kind, nearest.severity, confidence, sentence, unexplained, one)
+    return Diagnosis(kind, nearest.severity, confidence, sentence, unexplained, one, by_kind)
 
 
 def _in_words(kind: str, candidate: _Candidate) -> str:

@@ -36,7 +36,7 @@ from cellabel.plates.quality import acquisition_features
 from cellabel.registry import ModelRegistry
 from cellabel.stores import Home
 
-__all__ = ["Diagnosed", "diagnose_incident"]
+__all__ = ["Diagnosed", "diagnose_incident", "severity_of_radius"]
 
 MOST_THREADS = 4
 LEAST_WELLS = 4
@@ -46,6 +46,22 @@ NOT_EXPOSURE = (
     "looks like none of the known causes: the level has changed as by exposure, but so has what exposure "
     "leaves alone"
 )
+NOT_DEFOCUS = (
+    "looks like none of the known causes: a network sees a blur, but the sharpness and level of the images "
+    "have not changed as by one"
+)
+EXPOSURE_LEAVES = 0.08
+"""Exposure leaves less than this share of the features' shift unexplained: it moves the level, which the
+features measure itself, where death, vibration or a closed condenser leave a tenth and more."""
+DEFOCUS_LEAVES = 0.65
+"""Defocus leaves at most this share of the features' shift, and less than exposure does: a blur of an image
+tells sharpness only roughly what physics does to it, but nothing else moves it there."""
+ORIENTATIONS: dict[str, Callable[[NDArray], NDArray]] = {
+    "a camera mirrored left to right": np.fliplr,
+    "a camera turned by 90°": np.rot90,
+    "a camera turned by 180°": partial(np.rot90, k=2),
+}
+"""What a camera that was mounted anew does: no training answers it, a person does."""
 WAVELENGTH_UM = 0.546
 DEPTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Defocus that is tried, in depths of field λ/NA²: physics' own unit, whatever the objective."""
@@ -113,7 +129,8 @@ def diagnose_incident(
 
     The most harmed organelle is asked first, then the others that drifted, then the acquisition features,
     until one knows the cause with the confidence that the settings ask for: what the input's normalisation
-    hides from a network, the features see.
+    hides from a network, the features see. One witness is not enough: a blur that a network sees must show in
+    the features too, and an exposure that they see must not show in the frozen encoder.
 
     Raises:
         InputError: no such incident, or no calibrated stream that could look.
@@ -123,10 +140,19 @@ def diagnose_incident(
     incident = read_incident(home, incident_id)
     plate = incident.plates[-1]
     looks: list[_Look] = []
-    for eye in _eyes(home, registry, incident):
-        looks.append(_look(home, eye, plate))
+    features = _features_eye(home, incident)
+    witness = None if features is None else _look(home, features, plate)
+    for eye in _eyes(home, registry, incident, defocus_alone=features is not None):
+        looks.append(_cross_examined(_look(home, eye, plate), witness))
         if _is_known(looks[-1].diagnosis, home.settings.drift.min_confidence):
             break
+    else:
+        looks += [] if witness is None else [witness]
+    if not looks:
+        raise InputError(
+            f"No stream on {incident.instrument} is calibrated and has seen {plate}: train and promote a "
+            "model first."
+        )
     best = looks[-1] if _is_known(looks[-1].diagnosis, home.settings.drift.min_confidence) else looks[0]
     diagnosis = best.diagnosis
     record_diagnosis(home, incident, diagnosis)
@@ -188,10 +214,34 @@ def _look(home: Home, eye: _Eye, plate: str) -> _Look:
     kinds = _known_corruptions(home, images, open_plate(home.plates, fields[0].plate_id).pixel_size_um)
     kinds = {kind: made for kind, made in kinds.items() if kind.startswith(eye.kinds)}
     new, seed = eye.scale(rows[first:]), home.settings.models.seed
-    diagnosis = diagnose(embed, images, new, kinds=kinds, seed=seed)
-    if epoch.stream == ACQUISITION and diagnosis.kind == "exposure" and _moved(home, plate):
-        diagnosis = replace(diagnosis, kind=None, severity=None, corruption=None, sentence=NOT_EXPOSURE)
+    diagnosis = diagnose(embed, images, new, kinds=kinds, alternatives=ORIENTATIONS, seed=seed)
+    if epoch.stream == ACQUISITION and diagnosis.kind == "exposure":
+        diagnosis = _believed_exposure(diagnosis, encoder_moved=_moved(home, plate))
     return _Look(epoch, wells, rows, first, diagnosis)
+
+
+def _believed_exposure(diagnosis: Diagnosis, *, encoder_moved: bool) -> Diagnosis:
+    """What the features say of exposure, unless too much is left or the encoder has seen a change as well."""
+    if encoder_moved:
+        return _unknown(diagnosis, NOT_EXPOSURE)
+    if diagnosis.unexplained > EXPOSURE_LEAVES:
+        told = f"exposure comes closest and leaves {diagnosis.unexplained:.0%} of the shift unexplained"
+        return _unknown(diagnosis, f"looks like none of the known causes: {told}")
+    return diagnosis
+
+
+def _cross_examined(look: _Look, witness: _Look | None) -> _Look:
+    """A network's look; its defocus is not believed where the acquisition features speak against it."""
+    if witness is None or look.diagnosis.kind != "defocus":
+        return look
+    left = witness.diagnosis.left
+    if "defocus" in left and left["defocus"] < min(left.get("exposure", 1.0), DEFOCUS_LEAVES):
+        return look
+    return replace(look, diagnosis=_unknown(look.diagnosis, NOT_DEFOCUS))
+
+
+def _unknown(diagnosis: Diagnosis, sentence: str) -> Diagnosis:
+    return replace(diagnosis, kind=None, severity=None, corruption=None, sentence=sentence)
 
 
 def _moved(home: Home, plate: str) -> bool:
@@ -215,7 +265,7 @@ def _known_corruptions(
         defocus = depth * WAVELENGTH_UM / aperture**2
         radius = equivalent_radius_px(defocus, pixel_size_um=pixel, numerical_aperture=aperture)
         blur = partial(pupil_defocus, defocus_um=defocus, pixel_size_um=pixel, numerical_aperture=aperture)
-        found.setdefault("defocus (pupil)", {})[_severity_of_radius(radius)] = blur
+        found.setdefault("defocus (pupil)", {})[severity_of_radius(radius)] = blur
     return found
 
 
@@ -223,7 +273,7 @@ def _corrupted(kind: str, severity: int, image: NDArray) -> NDArray:
     return corrupt(image, kind, severity, full_scale=full_scale(image))
 
 
-def _severity_of_radius(radius_px: float) -> float:
+def severity_of_radius(radius_px: float) -> float:
     """Where a blur's radius lies among the severities of table 5, going on beyond the last one."""
     table = SEVERITIES["defocus"]
     severities = sorted(table)
@@ -232,27 +282,22 @@ def _severity_of_radius(radius_px: float) -> float:
     return float(np.interp(radius_px, radii, severities)) + beyond
 
 
-def _eyes(home: Home, registry: ModelRegistry, incident: Incident) -> Iterator[_Eye]:
-    """The champions of the organelles that drifted, then the acquisition features.
+def _eyes(home: Home, registry: ModelRegistry, incident: Incident, *, defocus_alone: bool) -> Iterator[_Eye]:
+    """The champions of the organelles that drifted.
 
-    Where there are features, they alone are asked about exposure: the normalisation of a network's input
-    hides all of it but the clipping, and images clipped hard come near to whatever else has changed.
+    Where there are acquisition features, they alone are asked about exposure: the normalisation of a
+    network's input hides all of it but the clipping, and images clipped hard come near to whatever else has
+    changed.
     """
-    plate = incident.plates[-1]
-    acquired = open_epoch(home, incident.instrument, ACQUISITION)
-    features = [_Eye(acquired, _features)] if acquired is not None and acquired.detector is not None else []
-    found = bool(features)
     for epoch in _epochs(home, incident):
-        if home.tables.has(*stream_table(epoch, plate)):
-            found = True
+        if home.tables.has(*stream_table(epoch, incident.plates[-1])):
             see = partial(_embed, registry.load(epoch.stream, epoch.model_version))
-            yield _Eye(epoch, see, "defocus" if features else "")
-    yield from features
-    if not found:
-        raise InputError(
-            f"No stream on {incident.instrument} is calibrated and has seen {plate}: train and promote a "
-            "model first."
-        )
+            yield _Eye(epoch, see, "defocus" if defocus_alone else "")
+
+
+def _features_eye(home: Home, incident: Incident) -> _Eye | None:
+    acquired = open_epoch(home, incident.instrument, ACQUISITION)
+    return None if acquired is None or acquired.detector is None else _Eye(acquired, _features)
 
 
 def _features(image: NDArray) -> NDArray[np.float64]:

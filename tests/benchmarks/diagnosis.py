@@ -17,11 +17,13 @@ import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from cellabel.alerts import AlertLedger
 from cellabel.cli._simulated_demo import CLEAN, DEFOCUSED, FIELD, FIRST_DAY
+from cellabel.corruptions import SEVERITIES, equivalent_radius_px
 from cellabel.loop import (
     diagnose_incident,
     embed_plate,
@@ -31,21 +33,26 @@ from cellabel.loop import (
     store_prediction,
     tick_drift,
 )
+from cellabel.loop.diagnosis import severity_of_radius
 from cellabel.plates import import_plate
 from cellabel.registry import ModelRegistry
 from cellabel.settings import load_settings
 from cellabel.simulation import simulate_plate
 from cellabel.stores import Home, open_home
 
-KNOWN = {"defocus": (-8.0, -5.0, 5.0, 6.5, 8.0), "lamp": (-0.5, -0.3, 0.5, 1.0)}
+KNOWN = {"defocus": (-7.0, -4.5, 4.5, 6.0, 7.0), "lamp": (-0.6, -0.4, 0.4, 0.7)}
 UNKNOWN = {
-    "bias": (40.0,),
-    "condenser": (0.5,),
-    "dust": (60,),
-    "vibration": (2.0,),
-    "mass_death": (0.5,),
+    "bias": (-30.0,),
+    "condenser": (0.6,),
+    "dust": (80,),
+    "vibration": (1.5,),
+    "mass_death": (0.4,),
     "mirror": (1,),
+    "decentre": (0.4,),
+    "medium": (1.355,),
 }
+"""None of these sizes was looked at when the limits of the diagnosis were chosen."""
+
 CAUSE = {"defocus": "defocus", "lamp": "exposure"}
 MEMORY = ("watch", "verdicts", "incidents", "pending", "outcomes", "diagnoses")
 """Of what has happened since the streams were calibrated, by folder."""
@@ -69,14 +76,27 @@ def forget(folder: Path, plate: str) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def severity_by_physics(home: Home, kind: str, size: float, corruption: str | None) -> float:
+    """Where the drift lies on table 5's scale; NaN where the table has no scale for it."""
+    if kind == "defocus":
+        aperture = home.settings.promotion.numerical_aperture
+        return severity_of_radius(
+            equivalent_radius_px(abs(size), pixel_size_um=0.65, numerical_aperture=aperture)
+        )
+    if kind == "lamp" and corruption == "contrast":
+        gains = sorted((gain, severity) for severity, gain in SEVERITIES["contrast"].items())
+        return float(np.interp(1 + size, *zip(*gains, strict=True)))
+    return float("nan")
+
+
 def one_plate(home: Home, number: int, kind: str, size: float, organelles: list[str]) -> dict[str, object]:
     """A drifted plate of clones that nobody has seen, through the watch and the diagnosis."""
     folder, plate_id = home.settings.home, f"D-{number:03d}"
     acquired = FIRST_DAY + timedelta(days=30)
     drift = (kind, size) if kind else None
     simulate_plate(
-        folder / plate_id, plate_id=plate_id, seed=1000 + number, stains=(), drift=drift,
-        clone_offset=100 + 6 * number, acquired_at=acquired, **FIELD,
+        folder / plate_id, plate_id=plate_id, seed=5000 + number, stains=(), drift=drift,
+        clone_offset=600 + 6 * number, acquired_at=acquired, **FIELD,
     )  # fmt: skip
     plate = import_plate(folder / plate_id, home.plates, plate_id=plate_id)
     shutil.rmtree(folder / plate_id)
@@ -99,6 +119,9 @@ def one_plate(home: Home, number: int, kind: str, size: float, organelles: list[
         sure = known and answer.diagnosis.confidence >= home.settings.drift.min_confidence
         row |= {"named": answer.diagnosis.kind if sure else None, "confidence": answer.diagnosis.confidence}
         row |= {"by": answer.organelle, "sentence": answer.diagnosis.sentence}
+        if sure:
+            true = severity_by_physics(home, kind, size, answer.diagnosis.corruption)
+            row["severity_error"] = float(answer.diagnosis.severity or 0) - true
     forget(folder, plate_id)
     print({name: value for name, value in row.items() if name != "truth"}, flush=True)
     return row
@@ -109,15 +132,19 @@ def summary(rows: pd.DataFrame) -> str:
     alarmed = rows[rows["alarm"]]
     known, unknown = alarmed[alarmed["truth"].notna()], alarmed[alarmed["truth"].isna()]
     named = known[known["named"].notna()]
+    rightly = named[(named["named"] == named["truth"]) & named["severity_error"].notna()]
     shares = {
         "drifts that alarmed": (rows.loc[rows["kind"] != "clean", "alarm"]),
         "known causes: named rightly": known["named"] == known["truth"],
         "known causes: named at all": known["named"].notna(),
         "named known causes: rightly": named["named"] == named["truth"],
         "unknown causes: none named": unknown["named"].isna(),
+        "named rightly: severity within ±1": rightly["severity_error"].abs() <= 1,
     }
     lines = [f"{len(rows)} plates, {rows['truth'].isna().mean():.0%} without a known cause"]
     for name, right in shares.items():
+        if not len(right):
+            continue
         low, high = proportion_confint(right.sum(), len(right), method="wilson")
         lines.append(f"{name}: {right.sum()} of {len(right)} = {right.mean():.0%} ({low:.0%} to {high:.0%})")
     return "\n".join(lines)

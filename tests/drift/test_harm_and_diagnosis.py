@@ -157,6 +157,26 @@ def test_candidates_can_be_named_or_handed_over(reference_images):
     assert found.kind == "gain" and found.severity == 3 and found.sentence == "looks like gain (severity 3)"
 
 
+def test_an_alternative_that_comes_closest_is_named_but_is_no_kind(reference_images):
+    def inverted(image):
+        return 255 - image
+
+    new = embed([inverted(f) for f in images(16, 7)])
+    found = diagnose(embed, reference_images, new, alternatives={"an inverted camera": inverted})
+    assert found.kind is None and found.severity is None and found.unexplained < 0.2
+    assert "none of the known causes: an inverted camera comes closest" in found.sentence
+    blurred = embed(through_the_pupil(images(16, 8)))
+    found = diagnose(embed, reference_images, blurred, alternatives={"an inverted camera": inverted})
+    assert found.kind == "defocus", "where the alternative explains less it changes nothing"
+
+
+def test_every_kind_tells_what_it_leaves_unexplained(reference_images):
+    found = diagnose(embed, reference_images, embed(through_the_pupil(images(16, 9))))
+    assert set(found.left) == {"defocus", "exposure"}
+    assert found.left["defocus"] == found.unexplained < found.left["exposure"]
+    assert diagnose(embed, reference_images, embed(images(16, 10))).left == {}
+
+
 def test_what_cannot_be_diagnosed_is_refused(reference_images):
     new = embed(images(8, 6))
     for arguments, options in [

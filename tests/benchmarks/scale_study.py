@@ -1,0 +1,181 @@
+"""The study's table 2: what is measured when cells are seen at another scale than a network was trained at.
+
+    python tests/benchmarks/scale_study.py --work FOLDER [--organelle nuclei] [--seconds 300]
+        [--train-plates 6] [--test-plates 4] [setting=value …]
+
+Plates, split and scores are those of `quality.py` (the folder can be shared); every image is enlarged or
+reduced. The network is not told the scale, the segmentation is: lengths are in µm. The last row is what the
+platform does where the pixel size is known: the image is brought to the scale of the training first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from quality import plates
+
+from cellabel.datasets import build_dataset
+from cellabel.datasets._resample import resample
+from cellabel.evaluation import downstream_metrics
+from cellabel.measurement import measure_field
+from cellabel.networks import OrganelleModel
+from cellabel.organelles import organelle
+from cellabel.plates import Field, Plate
+from cellabel.prediction import predict_image, segment_prediction
+from cellabel.preprocessing import prepare_target
+from cellabel.segmentation import segment
+from cellabel.training import TrainingConfig, train
+
+STUDY = {
+    "trained and predicted at 1.3": (0.987, 0.902, 0.922, 0.991),
+    "trained and predicted at 0.7": (0.995, 0.88, 0.906, 0.992),
+    "trained at 1.0 with scale augmentation, predicted at 1.3": (0.975, 0.861, 0.88, 0.961),
+    "trained at 1.3, predicted at 1.0": (0.971, 0.856, 0.872, 0.952),
+}
+"""Number, total intensity, mean intensity, area: Pearson, from the study."""
+METRICS = ("Nuclei_Count", "Nuclei_TotalIntensity", "Nuclei_MeanIntensity", "Nuclei_TotalArea")
+WIDE = (0.7, 1.4)
+
+
+def zoomed(image: np.ndarray, factor: float) -> np.ndarray:
+    """The view with `factor` times the pixels a side, of the same type."""
+    shape = tuple(round(length * factor) for length in image.shape)
+    return np.rint(resample(image, shape)).astype(image.dtype)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ScaledField:
+    """A field under another magnification."""
+
+    field: Field
+    factor: float
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.field, name)
+
+    def image(self, role: str, plane: str = "middle") -> np.ndarray:
+        """(H, W) of the stored dtype."""
+        return zoomed(self.field.image(role, plane), self.factor)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ScaledWell:
+    """Its fields."""
+
+    fields: dict[int, ScaledField]
+
+
+class ScaledPlate:
+    """A plate under another magnification, told its pixel size."""
+
+    def __init__(self, plate: Plate, factor: float) -> None:
+        self.plate, self.factor = plate, factor
+        self.content_hash = f"{plate.content_hash}-{factor:g}"
+        self.pixel_size_um = float(plate.pixel_size_um or 0.65) / factor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plate, name)
+
+    @cached_property
+    def wells(self) -> dict[str, ScaledWell]:
+        """Name → well."""
+        return {
+            name: ScaledWell({site: ScaledField(f, self.factor) for site, f in well.fields.items()})
+            for name, well in self.plate.wells.items()
+        }
+
+    def fields(self) -> Iterable[ScaledField]:
+        """Every field."""
+        return (field for well in self.wells.values() for field in well.fields.values())
+
+
+def trained(arguments: argparse.Namespace, factor: float, config: TrainingConfig) -> OrganelleModel:
+    """A model of plates at one scale; the test plates are held out."""
+    tested = [ScaledPlate(one, factor) for one in plates(arguments, "test")]
+    held_out = [(plate.plate_id, well) for plate in tested for well in plate.wells]
+    known = [ScaledPlate(one, factor) for one in plates(arguments, "train")]
+    dataset = build_dataset([*known, *tested], arguments.organelle, held_out=held_out)  # type: ignore[list-item]
+    return train(dataset, config, progress=lambda told: print(f"  {told}", flush=True)).model
+
+
+def agreement(
+    arguments: argparse.Namespace, model: OrganelleModel, factor: float, *, told: bool
+) -> list[float]:
+    """Pearson of each metric over the test wells, predicted at a scale, which the network may be told."""
+    recipe = organelle(arguments.organelle)
+    sides: dict[str, list[pd.DataFrame]] = {"true": [], "predicted": []}
+    for plate in (ScaledPlate(one, factor) for one in plates(arguments, "test")):
+        size = plate.pixel_size_um
+        for field in plate.fields():
+            keys = {"Metadata_Plate": plate.plate_id, "Metadata_Well": field.well}
+            stain = field.image(next(role for role in recipe.stains if role in field.roles))
+            target = prepare_target(stain, recipe, pixel_size_um=size)
+            seen = field.image("transmitted")
+            if told:
+                shape = tuple(round(length * size / model.config["pixel_size_um"]) for length in seen.shape)
+                image = resample(predict_image(model, resample(seen, shape)), seen.shape)  # type: ignore[arg-type]
+            else:
+                image = predict_image(model, seen)
+            image = image * model.target_scale
+            for side, pixels, labels in (
+                ("true", target, segment(stain, recipe, pixel_size_um=size)),
+                ("predicted", image, segment_prediction(image, model, pixel_size_um=size)),
+            ):
+                row = measure_field(labels, pixels, organelle=recipe.name, pixel_size_um=size)
+                sides[side].append(row.assign(**keys))
+    true, predicted = (pd.concat(rows, ignore_index=True) for rows in sides.values())
+    keep = ["Metadata_Plate", "Metadata_Well", *METRICS]
+    table = downstream_metrics(true[keep], predicted[keep], n_bootstrap=0).set_index("feature")
+    return [float(table.loc[metric, "pearson"]) for metric in METRICS]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of plates; kept for the next run")
+    parser.add_argument("--seconds", type=float, default=300, help="of training a network")
+    parser.add_argument("--train-plates", type=int, default=6)
+    parser.add_argument("--test-plates", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("settings", nargs="*", help="training settings, name=value (JSON)")
+    chosen = parser.parse_intermixed_args()
+    chosen.organelle, chosen.family, chosen.preset, chosen.wells, chosen.size = "nuclei", "a", "10x", 24, 512
+    torch.set_num_threads(chosen.threads)
+    settings = {"max_steps": 100_000, "time_limit_s": chosen.seconds, "num_threads": chosen.threads}
+    settings |= {name: json.loads(text) for name, text in (one.split("=", 1) for one in chosen.settings)}
+    usual, wide = TrainingConfig(**settings), TrainingConfig(**settings, scale_range=WIDE)
+    large, small, middle = (
+        trained(chosen, factor, config) for factor, config in ((1.3, usual), (0.7, usual), (1.0, wide))
+    )
+    found = dict(
+        zip(
+            STUDY,
+            (
+                agreement(chosen, large, 1.3, told=False),
+                agreement(chosen, small, 0.7, told=False),
+                agreement(chosen, middle, 1.3, told=False),
+                agreement(chosen, large, 1.0, told=False),
+            ),
+            strict=True,
+        )
+    )
+    found["trained at 1.3, predicted at 1.0, told the pixel size"] = agreement(chosen, large, 1.0, told=True)
+    names = ["number", "total intensity", "mean intensity", "area"]
+    table = pd.DataFrame(found, index=names).T
+    study = pd.DataFrame(STUDY, index=names).T.add_suffix(" (study)")
+    print(f"Pearson over {chosen.test_plates * chosen.wells} wells; {json.dumps(settings)}")
+    print(table.join(study).to_string(float_format="%.3f"))
+
+
+if __name__ == "__main__":
+    main()
