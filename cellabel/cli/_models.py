@@ -23,18 +23,6 @@ models = typer.Typer(no_args_is_help=True, help="Model versions: compared, promo
 REFUSED = 1
 """Exit code where the gate refuses: nothing was wrong with the input."""
 
-COMPARED = [
-    "metric",
-    "condition",
-    "n_wells",
-    "champion_error",
-    "challenger_error",
-    "bound",
-    "delta",
-    "verdict",
-]
-"""Columns of the gate's table that fit on a line."""
-
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")]
 
 
@@ -280,7 +268,10 @@ def _tell(organelle: str, outcome: dict[str, Any], dry_run: bool, as_json: bool)
         json_text({"organelle": organelle, "dry_run": dry_run, **outcome})
         return
     if "comparison" in outcome:
-        show_frame("Comparison on held-out wells: mean |log error|", outcome["comparison"][COMPARED])
+        from cellabel.evaluation.gate import COMPARISON
+
+        comparison = outcome["comparison"][list(COMPARISON)]
+        show_frame("Comparison on held-out wells: mean |log error|", comparison)
     if len(outcome.get("drift_streams", ())):
         show_frame("Drift streams", outcome["drift_streams"])
     is_champion = "would be the champion" if dry_run else "is the champion"

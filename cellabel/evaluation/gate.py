@@ -33,7 +33,7 @@ from cellabel.errors import InputError
 from cellabel.evaluation._bounds import group_means, stratified_bounds, upper_bounds
 from cellabel.evaluation._well_errors import replicate_spread, well_errors
 
-__all__ = ["CLEAN", "Decision", "GateSettings", "decide", "well_errors"]
+__all__ = ["CLEAN", "COMPARISON", "Decision", "GateSettings", "decide", "well_errors"]
 
 CLEAN = "clean"
 """The condition of wells as they were imaged."""
@@ -85,6 +85,19 @@ class GateSettings(BaseModel):
     )
     n_resamples: int = Field(4000, ge=200, description="Bootstrap replicates (ten plates or more).")
     seed: int = Field(0, description="Seed of the bootstrap.")
+
+
+COMPARISON = (
+    "metric",
+    "condition",
+    "n_wells",
+    "champion_error",
+    "challenger_error",
+    "bound",
+    "delta",
+    "verdict",
+)
+"""The columns of a decision's table that fit on a line."""
 
 
 @dataclass(frozen=True)

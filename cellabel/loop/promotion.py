@@ -11,6 +11,7 @@ from upath import UPath
 
 from cellabel.alerts import Alert, AlertLedger, alert_id
 from cellabel.evaluation import Decision, GateSettings, decide
+from cellabel.evaluation.gate import COMPARISON
 from cellabel.loop.held_out import HeldOut, meant_for, of_another_implementation
 from cellabel.loop.incidents import incidents, record_outcome
 from cellabel.loop.limits import beyond_limits
@@ -78,18 +79,7 @@ def judge_challenger(
         return decision
 
 
-_EMPTY = pd.DataFrame(
-    columns=[
-        "metric",
-        "condition",
-        "n_wells",
-        "champion_error",
-        "challenger_error",
-        "bound",
-        "delta",
-        "verdict",
-    ]
-)
+_EMPTY = pd.DataFrame(columns=list(COMPARISON))
 """The comparison that could not be made."""
 
 

@@ -1,7 +1,8 @@
 """What a model measures on wells, clones and plates that it has not seen: the quality benchmark.
 
     python tests/benchmarks/quality.py --work FOLDER [--organelles nuclei er golgi gfp] [--family a]
-        [--train-plates 6] [--test-plates 4] [--wells 24] [--size 512] [--seconds 1200] [setting=value …]
+        [--train-plates 6] [--test-plates 4] [--wells 24] [--size 512] [--seconds 1200] [--again]
+        [setting=value …]
 
 Plates are simulated from frozen parameters (their hash is printed): every plate has six clones of its own in
 four replicates, so four test plates are 96 wells of 24 clones on plates that nothing was trained on. Each
@@ -25,6 +26,7 @@ from cellabel.datasets import Dataset, build_dataset, check_split
 from cellabel.evaluation import downstream_metrics
 from cellabel.loop.held_out import LabelledField, evaluate_model
 from cellabel.measurement import measure_field, measure_well
+from cellabel.networks import load_model
 from cellabel.organelles import organelle
 from cellabel.plates import Plate, import_plate, open_plate
 from cellabel.preprocessing import prepare_target
@@ -97,6 +99,13 @@ def line(true: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
     return float(slope), float(intercept / true.mean())
 
 
+def within_plates(pairs: pd.DataFrame, metric: str) -> float:
+    """Pearson of true and predicted wells about their plate's means: what is left where plates are alike."""
+    sides = pairs[[metric, f"{metric}_p"]]
+    centred = (sides - sides.groupby(pairs["Metadata_Plate"]).transform("mean")).dropna()
+    return float(centred.corr().iloc[0, 1])
+
+
 def report(
     true: pd.DataFrame, predicted: pd.DataFrame, again: pd.DataFrame, metrics: tuple[str, ...]
 ) -> None:
@@ -116,6 +125,7 @@ def report(
                 "n": int(row["n"]),
                 "pearson": row["pearson"],
                 "interval": f"{row['pearson_ci_lower']:.3f} to {row['pearson_ci_upper']:.3f}",
+                "within": within_plates(both, metric),
                 "spearman": row["spearman"],
                 "concordance": row["concordance"],
                 "ceiling": ceiling.loc[metric, "pearson"],
@@ -140,17 +150,26 @@ def split(arguments: argparse.Namespace, name: str) -> tuple[Dataset, list[Plate
 
 def run(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> None:
     dataset, tested = split(arguments, name)
-    began, cpu = time.perf_counter(), time.process_time()
-    result = train(dataset, config, progress=lambda sentence: print(f"  {sentence}", flush=True))
-    spent = time.perf_counter() - began, time.process_time() - cpu
+    folder = arguments.work / "models" / f"{name}-{arguments.family}"
+    if arguments.again:
+        model, told = load_model(folder), "trained before"
+    else:
+        began, cpu = time.perf_counter(), time.process_time()
+        trained = train(
+            dataset, config, folder=folder, progress=lambda sentence: print(f"  {sentence}", flush=True)
+        )
+        model = trained.model
+        told = (
+            f"{trained.metrics['steps']} steps, {trained.metrics['parameters']} parameters, trained in "
+            f"{time.perf_counter() - began:.0f} s ({time.process_time() - cpu:.0f} s of processor, "
+            f"{arguments.threads} threads)"
+        )
     fields = [LabelledField.of(plate, f.well, f.site) for plate in tested for f in plate.fields()]
-    held_out = evaluate_model(result.model, fields, {"clean": None})
+    held_out = evaluate_model(model, fields, {"clean": None})
     clones = len({str(field.clone) for field in fields})
     print(
         f"\n{name}, family {arguments.family}: {len(fields)} wells of {clones} clones on {len(tested)} "
-        f"unseen plates; {result.metrics['steps']} steps, {result.metrics['parameters']} parameters, trained "
-        f"in {spent[0]:.0f} s ({spent[1]:.0f} s of processor, {arguments.threads} threads); pixel Pearson "
-        f"{held_out.pixel_pearson():.3f}; {dataset.split_description}",
+        f"unseen plates; {told}; pixel Pearson {held_out.pixel_pearson():.3f}; {dataset.split_description}",
         flush=True,
     )
     again = stained_wells(plates(arguments, "test", SECOND_DRAW), name, tested)
@@ -170,6 +189,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=1200, help="of training an organelle")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="score the models in the folder; train none")
     parser.add_argument("settings", nargs="*", help="training settings, name=value (JSON)")
     arguments = parser.parse_intermixed_args()
     torch.set_num_threads(arguments.threads)
