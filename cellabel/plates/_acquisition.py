@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellabel.errors import InputError
+from cellabel.plates._checksums import Checksums, check_metadata, read_checksums
 from cellabel.plates._folders import IMAGE_SUFFIXES, acquisition_files, image_files
 from cellabel.plates._images import ImageError, read_plane
 from cellabel.plates._issues import Issue
@@ -81,11 +82,12 @@ class Acquisition:
     plan: pd.DataFrame | None
     listing_issues: list[Issue] = field(repr=False)
     slots: dict[Slot, list[Plane]] = field(repr=False)
+    checksums: Checksums = field(repr=False)
 
     @cached_property
     def images(self) -> dict[Slot, Verified]:
         """Every image after one look at its pixels, in the order of `fields` and `channels`."""
-        found = verify(self.slots, self.folder)
+        found = verify(self.slots, self.folder, self.checksums)
         return {
             (well, site, role): found[well, site, role]
             for well, site in self.fields
@@ -237,6 +239,8 @@ def open_acquisition(
             f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}, OME-Zarr): name the folder that the "
             "instrument wrote."
         )
+    checksums = read_checksums(folder, files)
+    check_metadata(checksums, folder, files)
     settings, forced = _settings(folder, layout)
     record = read_acquisition_file(folder) or AcquisitionFile()
     name, found = _find(folder, files, candidates, settings, forced)
@@ -255,6 +259,8 @@ def open_acquisition(
     fields = sorted(places, key=lambda key: (well_order(key[0]), key[1]))
     wells = list(dict.fromkeys(well for well, _ in fields))
     _tell_left_out(found, candidates)
+    for reason in checksums.gaps(folder, {plane.path for plane in found.planes if not plane.absent}):
+        found.tell(reason)
     return Acquisition(
         folder=folder,
         layout=name,
@@ -269,6 +275,7 @@ def open_acquisition(
         plan=_plan(folder, wells, found),
         listing_issues=found.issues,
         slots=dict(slots),
+        checksums=checksums,
     )
 
 

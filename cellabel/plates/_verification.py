@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from cellabel.plates._checksums import Checksums
 from cellabel.plates._images import ImageError, focus_score, has_not_finite, open_image
 from cellabel.plates._issues import Effect, Issue
 from cellabel.plates.layouts import Plane
@@ -67,16 +68,23 @@ def n_workers() -> int:
     )
 
 
-def verify(slots: Mapping[Slot, Sequence[Plane]], folder: Path) -> dict[Slot, Verified]:
+def verify(
+    slots: Mapping[Slot, Sequence[Plane]], folder: Path, checksums: Checksums | None = None
+) -> dict[Slot, Verified]:
     """Decode every image; wrong sizes and types are told against the plate's majority.
+
+    Files that a list of checksums names are compared with it.
 
     Memory holds one or two planes a thread, whatever the size of the plate and of its stacks.
     """
     ordered = sorted(slots)
+    checksums = checksums or Checksums({})
+
+    def look(slot: Slot) -> Verified:
+        return _verify_one(slots[slot], folder, checksums)
+
     with ThreadPoolExecutor(n_workers()) as threads:
-        found = dict(
-            zip(ordered, threads.map(lambda slot: _verify_one(slots[slot], folder), ordered), strict=True)
-        )
+        found = dict(zip(ordered, threads.map(look, ordered), strict=True))
     return _against_majority(found)
 
 
@@ -96,13 +104,15 @@ def effect_of_lacking(role: str) -> Effect:
     return "field quarantined" if role == TRANSMITTED else "stain missing"
 
 
-def _verify_one(planes: Sequence[Plane], folder: Path) -> Verified:
+def _verify_one(planes: Sequence[Plane], folder: Path, checksums: Checksums) -> Verified:
     """All planes of one field and channel, in the order of z."""
     by_z: dict[int, list[_Look]] = {}
     names: dict[int, str] = {}
     notes: list[str] = []
     for plane in sorted(planes, key=lambda plane: (plane.z, plane.path)):
         name = plane.path.relative_to(folder).as_posix()
+        if damage := checksums.damage(plane.path):
+            return Verified(bad=f"{name}: {damage}")
         try:
             looks = _look_at(plane, scored=len(planes) > 1)
         except ImageError as error:
