@@ -38,7 +38,7 @@ from cellabel.plates._verification import (
     Verified,
     as_issues,
     effect_of_lacking,
-    pixel_digest,
+    pixel_crc,
     verify,
 )
 from cellabel.plates._wells import well_order
@@ -48,7 +48,7 @@ from cellabel.stores import check_plate_id
 if TYPE_CHECKING:
     import pandas as pd
 
-STORED_FORMAT = 2
+STORED_FORMAT = 3
 """Enters the content hash, so that plates are written anew when the way in which they are stored changes."""
 
 
@@ -209,7 +209,7 @@ def _read(source: Source) -> np.ndarray:
         pixels = read_plane(source.path, source.page, samples_are_planes=source.samples_are_planes)
     except ImageError as error:
         raise InputError(f"{source.path} can no longer be read: {error}; export it again.") from error
-    if pixel_digest(pixels) != source.digest:
+    if pixel_crc(pixels) != source.crc:
         raise InputError(
             f"{source.path} has changed since it was verified: wait until it is whole, open again."
         )

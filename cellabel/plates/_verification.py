@@ -21,17 +21,19 @@ from cellabel.plates.layouts import Plane
 Slot = tuple[str, int, str]
 """Well, site and role."""
 TRANSMITTED = "transmitted"
+_SLAB_BYTES = 2**18
 _Value = TypeVar("_Value", str, tuple[int, int])
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where one verified plane lies, how the planes of its file are counted, and a digest of its pixels."""
+    """Where a verified plane lies, how the planes of its file are counted, a digest, a sum of its pixels."""
 
     path: Path
     page: int
     samples_are_planes: bool
     digest: str
+    crc: int
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,20 @@ class Verified:
 
 
 def pixel_digest(image: np.ndarray) -> str:
-    """A digest of an image's pixels, shape and type."""
-    state = hashlib.blake2b(f"{image.shape} {image.dtype.str}".encode(), digest_size=20)
+    """A digest of an image's pixels, shape and type: SHA-256, which processors have instructions for."""
+    state = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
     state.update(np.ascontiguousarray(image).data)
     return state.hexdigest()
+
+
+def pixel_crc(image: np.ndarray) -> int:
+    """A sum that tells, ten times as fast as a digest, whether a file is still what was verified."""
+    import google_crc32c
+
+    rows, crc = max(1, _SLAB_BYTES // max(1, image[0].nbytes)), 0
+    for top in range(0, len(image), rows):  # it takes bytes only: a copy of all would cost more than the sum
+        crc = google_crc32c.extend(crc, image[top : top + rows].tobytes())
+    return int(crc)
 
 
 def n_workers() -> int:
@@ -166,7 +178,7 @@ def _look_at(plane: Plane, *, scored: bool) -> list[_Look]:
                 raise ImageError("it has pixels that are NaN or infinite")
             score = focus_score(pixels) if scored or (plane.page is None and n > 1) else 0.0
             shape = (int(pixels.shape[0]), int(pixels.shape[1]))
-            source = Source(plane.path, page, split, pixel_digest(pixels))
+            source = Source(plane.path, page, split, pixel_digest(pixels), pixel_crc(pixels))
             looks.append(_Look(source, shape, str(pixels.dtype), score))
     if not looks:
         raise ImageError("it holds no image")
