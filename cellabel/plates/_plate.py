@@ -220,15 +220,22 @@ def registered(plate: object, image: np.ndarray, role: str) -> np.ndarray:
     return moved(image, found.get(role))
 
 
-def open_plate(store: PlateStore | str | os.PathLike[str], plate_id: str) -> Plate:
+def open_plate(
+    store: PlateStore | str | os.PathLike[str], plate_id: str, *, any_status: bool = False
+) -> Plate:
     """The current version of a stored plate.
+
+    Args:
+        store: a `PlateStore`, or its path or URL.
+        plate_id: which plate.
+        any_status: also a quarantined or retired plate, to see what is the matter with it.
 
     Raises:
         InputError: no such plate, or it is quarantined or retired (with the reason).
     """
     store = plate_store(store)
     record = store.record(plate_id)
-    if record is not None and record.get("status", "accepted") != "accepted":
+    if not any_status and record is not None and record.get("status", "accepted") != "accepted":
         raise InputError(
             f"Plate {plate_id} is {record['status']} ({record.get('reason') or 'no reason given'}): "
             "release it, or import a new export of it."
