@@ -19,7 +19,6 @@ import numpy as np
 from cellabel.errors import InputError
 from cellabel.plates._checksums import Checksums, check_metadata, read_checksums
 from cellabel.plates._folders import IMAGE_SUFFIXES, acquisition_files, image_files
-from cellabel.plates._images import ImageError, read_plane
 from cellabel.plates._issues import Issue
 from cellabel.plates._metadata import (
     LAYOUT_FILE,
@@ -34,11 +33,10 @@ from cellabel.plates._roles import channel_roles, role_order
 from cellabel.plates._verification import (
     TRANSMITTED,
     Slot,
-    Source,
     Verified,
     as_issues,
     effect_of_lacking,
-    pixel_crc,
+    read_verified,
     verify,
 )
 from cellabel.plates._wells import well_order
@@ -161,7 +159,7 @@ class Acquisition:
             InputError: no such field or channel, or the image cannot be used.
         """
         found = self._usable(well, site, channel)
-        return _read(found.planes[found.sharpest])
+        return read_verified(found.planes[found.sharpest])
 
     def stack(self, well: str, site: int, channel: str) -> Planes:
         """All planes of one field in one role, read one by one when asked for.
@@ -201,19 +199,7 @@ class Planes(Sequence[np.ndarray]):
         return len(self._verified.planes)
 
     def __getitem__(self, z: Any) -> Any:
-        return _read(self._verified.planes[z])
-
-
-def _read(source: Source) -> np.ndarray:
-    try:
-        pixels = read_plane(source.path, source.page, samples_are_planes=source.samples_are_planes)
-    except ImageError as error:
-        raise InputError(f"{source.path} can no longer be read: {error}; export it again.") from error
-    if pixel_crc(pixels) != source.crc:
-        raise InputError(
-            f"{source.path} has changed since it was verified: wait until it is whole, open again."
-        )
-    return pixels
+        return read_verified(self._verified.planes[z])
 
 
 def open_acquisition(

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from cellabel.errors import InputError
 from cellabel.plates._checksums import Checksums
-from cellabel.plates._images import ImageError, focus_score, has_not_finite, open_image
+from cellabel.plates._images import ImageError, focus_score, has_not_finite, open_image, read_plane
 from cellabel.plates._issues import Effect, Issue
 from cellabel.plates.layouts import Plane
 
@@ -71,6 +72,23 @@ def pixel_crc(image: np.ndarray) -> int:
     for top in range(0, len(image), rows):  # it takes bytes only: a copy of all would cost more than the sum
         crc = google_crc32c.extend(crc, image[top : top + rows].tobytes())
     return int(crc)
+
+
+def read_verified(source: Source) -> np.ndarray:
+    """The pixels of one verified plane, `(H, W)` of the file's type.
+
+    Raises:
+        InputError: the file can no longer be read, or has changed since.
+    """
+    try:
+        pixels = read_plane(source.path, source.page, samples_are_planes=source.samples_are_planes)
+    except ImageError as error:
+        raise InputError(f"{source.path} can no longer be read: {error}; export it again.") from error
+    if pixel_crc(pixels) != source.crc:
+        raise InputError(
+            f"{source.path} has changed since it was verified: wait until it is whole, then import it again."
+        )
+    return pixels
 
 
 def n_workers() -> int:

@@ -73,19 +73,9 @@ class PlateWriter:
         self._missing = {key: dict(roles) for key, roles in (missing or {}).items()}
         self._unwritten = set(self.fields)
         self._focus = focus
-        own: dict[str, Any] = {
-            "plate_id": plate_id,
-            "fields": [list(key) for key in self.fields],
-            "channels": list(self.channels),
-            "pixel_size_um": pixel_size_um,
-            "missing": {field_path(*key): roles for key, roles in sorted(self._missing.items())},
-            "dtypes": dict(sorted((dtypes or {}).items())),
-        }
-        if focus is not None:
-            own["focus"] = {
-                field_path(*key): {role: list(one) for role, one in sorted(roles.items())}
-                for key, roles in sorted(focus.items())
-            }
+        own = own_attributes(
+            plate_id, self.fields, self.channels, pixel_size_um, self._missing, dtypes or {}, focus
+        )
         self._write_groups({**(attributes or {}), **own})
 
     def write_field(
@@ -128,7 +118,7 @@ class PlateWriter:
         name = f"{self.plate_id} {well} {site}"
         ome = image_metadata(name, self.channels, levels, self.pixel_size_um, has_z=self._focus is not None)
         missing = self._missing.get((well, site), {})
-        _write_group(folder, {"ome": ome, "cellabel": {"missing": missing, "labels": sorted(labels or {})}})
+        write_group(folder, {"ome": ome, "cellabel": {"missing": missing, "labels": sorted(labels or {})}})
         self._unwritten.discard((well, site))
 
     def __enter__(self) -> PlateWriter:
@@ -201,21 +191,47 @@ class PlateWriter:
             for level, pixels in enumerate(levels):
                 chunk = (_part(pixels.shape[0]), _part(pixels.shape[1]))
                 ShardedArray(home / str(level), pixels.shape, pixels.dtype, chunk, ("y", "x")).write(pixels)
-            _write_group(home, {"ome": label_metadata(name, len(levels), self.pixel_size_um)})
-        _write_group(folder / "labels", {"ome": {"version": "0.5", "labels": sorted(labels)}})
+            write_group(home, {"ome": label_metadata(name, len(levels), self.pixel_size_um)})
+        write_group(folder / "labels", {"ome": {"version": "0.5", "labels": sorted(labels)}})
 
     def _write_groups(self, own: Mapping[str, Any]) -> None:
         sites: dict[str, list[int]] = {}
         for well, site in self.fields:
             sites.setdefault(well, []).append(site)
         for row in {split_well(well)[0] for well in sites}:
-            _write_group(self.path / row, {})
+            write_group(self.path / row, {})
         for well, numbers in sites.items():
-            _write_group(self.path.joinpath(*split_well(well)), {"ome": well_metadata(numbers)})
-        _write_group(self.path, {"ome": plate_metadata(self.plate_id, self.fields), "cellabel": dict(own)})
+            write_group(self.path.joinpath(*split_well(well)), {"ome": well_metadata(numbers)})
+        write_group(self.path, {"ome": plate_metadata(self.plate_id, self.fields), "cellabel": dict(own)})
 
 
-def _write_group(folder: UPath, attributes: Mapping[str, Any]) -> None:
+def own_attributes(
+    plate_id: str,
+    fields: Sequence[tuple[str, int]],
+    channels: Sequence[str],
+    pixel_size_um: float | None,
+    missing: Mapping[tuple[str, int], Mapping[str, str]],
+    dtypes: Mapping[str, str],
+    focus: Mapping[tuple[str, int], Mapping[str, tuple[int, int]]] | None,
+) -> dict[str, Any]:
+    """What a plate keeps under `cellabel` to be opened again, JSON-able; arguments as of `PlateWriter`."""
+    own: dict[str, Any] = {
+        "plate_id": plate_id,
+        "fields": [list(key) for key in fields],
+        "channels": list(channels),
+        "pixel_size_um": pixel_size_um,
+        "missing": {field_path(*key): dict(roles) for key, roles in sorted(missing.items())},
+        "dtypes": dict(sorted(dtypes.items())),
+    }
+    if focus is not None:
+        own["focus"] = {
+            field_path(*key): {role: list(one) for role, one in sorted(roles.items())}
+            for key, roles in sorted(focus.items())
+        }
+    return own
+
+
+def write_group(folder: UPath, attributes: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "zarr.json").write_bytes(group_bytes(attributes))
 
