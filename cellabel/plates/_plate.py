@@ -19,7 +19,7 @@ from cellabel.plates._plan import plan_table
 from cellabel.plates._registration import moved
 from cellabel.plates._verification import Source, read_verified
 from cellabel.plates._writer import Location, zarr_location
-from cellabel.stores import PlateStore, plate_store
+from cellabel.stores import PlateStore, as_path, place_errors, plate_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +139,7 @@ class Field:
 
         try:
             return np.asarray(zarr.open_array(zarr_location(self.path / array), mode="r")[selection])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except place_errors(ValueError, RuntimeError, KeyError) as error:
             raise InputError(
                 f"{self._name} cannot be read from {self.path} ({error}): import the plate again."
             ) from error
@@ -256,7 +256,7 @@ def read_plate(location: Location) -> Plate:
     Raises:
         InputError: there is none.
     """
-    path = UPath(location)
+    path = as_path(location)
     content = _group(path)
     own = (content or {}).get("attributes", {}).get("cellabel")
     if not own or "fields" not in own:
@@ -279,5 +279,7 @@ def _group(path: UPath) -> dict[str, Any] | None:
         return dict(json.loads((path / "zarr.json").read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except place_errors() as error:
+        raise InputError(f"{path} cannot be read ({error}): see that the store can be reached.") from error
     except ValueError as error:
         raise InputError(f"{path / 'zarr.json'} is damaged ({error}): import the plate again.") from error

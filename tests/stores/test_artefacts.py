@@ -112,3 +112,10 @@ def test_records_are_json_that_a_person_can_read(tmp_path):
     text = (tmp_path / "P1" / "record.json").read_text()
     assert json.loads(text) == {"a": 2, "b": 1, "name": "P1", "version": "v1"}
     assert text.index('"a"') < text.index('"b"')
+
+
+@pytest.mark.parametrize("url", ["nosuch://place/x", "gs://bucket/x"])
+def test_a_url_that_nothing_here_opens_is_one_sentence(url: str) -> None:
+    with pytest.raises(InputError, match=r"cannot be opened .*: give a folder, or install") as caught:
+        PlateStore(url)
+    assert "\n" not in str(caught.value)
