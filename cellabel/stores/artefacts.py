@@ -136,10 +136,12 @@ class ArtefactStore:
         try:
             scratch.mkdir(parents=True)
             yield scratch
-            if final.exists():
-                shutil.rmtree(str(scratch))  # the same version is the same content
-            else:
+            try:
                 os.replace(str(scratch), str(final))
+            except OSError:
+                if not final.exists():
+                    raise
+                # Whoever was first, now or long ago: the same version is the same content.
         finally:
             shutil.rmtree(str(scratch), ignore_errors=True)
 
