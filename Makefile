@@ -7,7 +7,7 @@ export CELLABEL_HOME ?= .cellabel
 export DAGSTER_GRPC_TIMEOUT_SECONDS ?= 180
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
-.PHONY: install demo up test lint bench kill clean
+.PHONY: install demo up test lint bench kill damage clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -46,6 +46,9 @@ bench: install ## speed as ratios against named alternatives
 
 kill: install ## kill -9 at many random moments
 	@CELLABEL_KILLS=50 $(BIN)/pytest -q tests -k killed
+
+damage: install ## a thousand real files changed at random bytes
+	@CELLABEL_MUTATIONS=1000 $(BIN)/pytest -q -s tests/plates/test_damage.py -k mutated
 
 clean: ## forget the state of the demo (not the environment)
 	@rm -rf "$(CELLABEL_HOME)"

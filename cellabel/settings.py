@@ -55,6 +55,10 @@ class InboxSettings(_Section):
         {},
         description="Channel name → role, for names whose role neither the plate nor the platform knows.",
     )
+    link_ome_zarr: bool = Field(
+        False,
+        description="Refer to plates that are OME-Zarr already instead of copying them; they must stay.",
+    )
 
 
 class MachinePrice(_Section):

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["take_in_acquisition"]
 
 
-def take_in_acquisition(home: Home, acquisition: Acquisition, plate_id: str) -> TakenIn:
+def take_in_acquisition(
+    home: Home, acquisition: Acquisition, plate_id: str, *, link: bool = False
+) -> TakenIn:
     """As `cellabel.loop.take_in`, of an acquisition that has been opened by a layout of a person's choice.
+
+    `link` as `import_plate` takes it.
 
     Raises:
         InputError: it cannot be imported, or is quarantined.
@@ -29,7 +33,11 @@ def take_in_acquisition(home: Home, acquisition: Acquisition, plate_id: str) -> 
     }
     try:
         plate = import_plate(
-            acquisition, home.plates, plate_id=plate_id, max_bad_share=home.settings.inbox.max_bad_share
+            acquisition,
+            home.plates,
+            plate_id=plate_id,
+            max_bad_share=home.settings.inbox.max_bad_share,
+            link=link,
         )
     finally:
         home.plates.update_record(plate_id, **arrived)

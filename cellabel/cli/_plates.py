@@ -37,6 +37,9 @@ def import_folder(
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of a plate that another folder brought.")
     ] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Refer to a plate that is OME-Zarr already instead of copying it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Verify an acquisition folder and store it as a plate; with --dry-run, only say what it holds."""
@@ -59,7 +62,7 @@ def import_folder(
     from cellabel.cli._intake import take_in_acquisition
 
     with working(f"importing {folder} as {name}"):
-        taken = take_in_acquisition(home, acquisition, name)
+        taken = take_in_acquisition(home, acquisition, name, link=link)
     failed = taken.quality[~taken.quality["passed"]]
     if as_json:
         json_text(

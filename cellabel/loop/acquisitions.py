@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cellabel.errors import InputError
-from cellabel.plates import Plate, import_plate
+from cellabel.plates import Plate, import_plate, open_acquisition
 from cellabel.plates.quality import FEATURES, QualityThresholds, plate_quality
 from cellabel.stores import Home
 
@@ -49,12 +49,14 @@ def take_in(home: Home, plate_id: str, folder: str | os.PathLike[str] = "") -> T
         "first_seen": before.get("first_seen") or datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
+        inbox = home.settings.inbox
+        acquisition = open_acquisition(source, channels=inbox.channels)
         plate = import_plate(
-            source,
+            acquisition,
             home.plates,
             plate_id=plate_id,
-            max_bad_share=home.settings.inbox.max_bad_share,
-            channels=home.settings.inbox.channels,
+            max_bad_share=inbox.max_bad_share,
+            link=acquisition.layout == "ome_zarr" and (inbox.link_ome_zarr or bool(before.get("linked"))),
         )
     finally:
         home.plates.update_record(plate_id, **arrived)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellabel.errors import InputError
+from cellabel.plates._checksums import Checksums, check_metadata, read_checksums
 from cellabel.plates._folders import IMAGE_SUFFIXES, acquisition_files, image_files
-from cellabel.plates._images import ImageError, read_plane
 from cellabel.plates._issues import Issue
 from cellabel.plates._metadata import (
     LAYOUT_FILE,
@@ -33,11 +33,10 @@ from cellabel.plates._roles import channel_roles, role_order
 from cellabel.plates._verification import (
     TRANSMITTED,
     Slot,
-    Source,
     Verified,
     as_issues,
     effect_of_lacking,
-    pixel_digest,
+    read_verified,
     verify,
 )
 from cellabel.plates._wells import well_order
@@ -47,7 +46,7 @@ from cellabel.stores import check_plate_id
 if TYPE_CHECKING:
     import pandas as pd
 
-STORED_FORMAT = 2
+STORED_FORMAT = 3
 """Enters the content hash, so that plates are written anew when the way in which they are stored changes."""
 
 
@@ -81,11 +80,12 @@ class Acquisition:
     plan: pd.DataFrame | None
     listing_issues: list[Issue] = field(repr=False)
     slots: dict[Slot, list[Plane]] = field(repr=False)
+    checksums: Checksums = field(repr=False)
 
     @cached_property
     def images(self) -> dict[Slot, Verified]:
         """Every image after one look at its pixels, in the order of `fields` and `channels`."""
-        found = verify(self.slots, self.folder)
+        found = verify(self.slots, self.folder, self.checksums)
         return {
             (well, site, role): found[well, site, role]
             for well, site in self.fields
@@ -159,7 +159,7 @@ class Acquisition:
             InputError: no such field or channel, or the image cannot be used.
         """
         found = self._usable(well, site, channel)
-        return _read(found.planes[found.sharpest])
+        return read_verified(found.planes[found.sharpest])
 
     def stack(self, well: str, site: int, channel: str) -> Planes:
         """All planes of one field in one role, read one by one when asked for.
@@ -199,19 +199,7 @@ class Planes(Sequence[np.ndarray]):
         return len(self._verified.planes)
 
     def __getitem__(self, z: Any) -> Any:
-        return _read(self._verified.planes[z])
-
-
-def _read(source: Source) -> np.ndarray:
-    try:
-        pixels = read_plane(source.path, source.page, samples_are_planes=source.samples_are_planes)
-    except ImageError as error:
-        raise InputError(f"{source.path} can no longer be read: {error}; export it again.") from error
-    if pixel_digest(pixels) != source.digest:
-        raise InputError(
-            f"{source.path} has changed since it was verified: wait until it is whole, open again."
-        )
-    return pixels
+        return read_verified(self._verified.planes[z])
 
 
 def open_acquisition(
@@ -237,6 +225,8 @@ def open_acquisition(
             f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}, OME-Zarr): name the folder that the "
             "instrument wrote."
         )
+    checksums = read_checksums(folder, files)
+    check_metadata(checksums, folder, files)
     settings, forced = _settings(folder, layout)
     record = read_acquisition_file(folder) or AcquisitionFile()
     name, found = _find(folder, files, candidates, settings, forced)
@@ -255,6 +245,8 @@ def open_acquisition(
     fields = sorted(places, key=lambda key: (well_order(key[0]), key[1]))
     wells = list(dict.fromkeys(well for well, _ in fields))
     _tell_left_out(found, candidates)
+    for reason in checksums.gaps(folder, {plane.path for plane in found.planes if not plane.absent}):
+        found.tell(reason)
     return Acquisition(
         folder=folder,
         layout=name,
@@ -269,6 +261,7 @@ def open_acquisition(
         plan=_plan(folder, wells, found),
         listing_issues=found.issues,
         slots=dict(slots),
+        checksums=checksums,
     )
 
 

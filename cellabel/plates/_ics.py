@@ -95,12 +95,17 @@ def _form(header: IcsHeader) -> tuple[np.dtype, tuple[int, int, int]]:
     n_planes = math.prod(others)
     if width * height > MAX_PIXELS or n_planes > MAX_PLANES:
         raise ImageError(f"its header claims {n_planes} × {height} × {width} pixels, no camera has as many")
-    kind = header.get("representation", "format") or "integer"
-    signed = header.get("representation", "sign") == "signed"
-    name = f"f{bits // 8}" if kind == "real" else f"{'i' if signed else 'u'}{bits // 8}"
+    kind, sign = header.get("representation", "format"), header.get("representation", "sign")
+    name = f"f{bits // 8}" if kind == "real" else f"{'i' if sign == 'signed' else 'u'}{bits // 8}"
     if kind not in ("integer", "real") or name not in ("u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8"):
         raise ImageError(f"its pixel type ({kind} of {bits} bits) is not read")
-    little = (header.get("representation", "byte_order").split() or ["1"])[0] == "1"
+    # Pixels read by a guess would be other pixels.
+    if kind == "integer" and sign not in ("signed", "unsigned"):
+        raise ImageError("its ICS header does not tell whether its integers have a sign")
+    places = header.get("representation", "byte_order").split()
+    if bits > 8 and sorted(places) != [str(k + 1) for k in range(bits // 8)]:
+        raise ImageError("its ICS header does not tell the order of bytes")
+    little = bits == 8 or places[0] == "1"
     return np.dtype(("<" if little else ">") + name), (n_planes, height, width)
 
 
@@ -108,7 +113,7 @@ def _pixels(path: Path, header: IcsHeader, n_bytes: int) -> bytes:
     with path.open("rb") as file:
         file.seek(header.data_at or 0)
         stored = file.read()
-    compression = header.get("representation", "compression") or "uncompressed"
+    compression = header.get("representation", "compression")
     if compression == "gzip":
         if n_bytes > 2**26 and n_bytes > 200 * len(stored):
             raise ImageError("its header claims pixels out of proportion to the bytes that hold them")
@@ -119,9 +124,12 @@ def _pixels(path: Path, header: IcsHeader, n_bytes: int) -> bytes:
         if len(data) == n_bytes and not inflate.eof:
             raise ImageError("the file is damaged: its compressed pixels do not end where they should")
     elif compression == "uncompressed":
-        data = stored[:n_bytes]
+        data = stored
     else:
-        raise ImageError(f"its compression ({compression}) is not read: export without, or with gzip")
+        told = compression or "not told"
+        raise ImageError(f"its compression ({told}) is not read: export without, or with gzip")
     if len(data) < n_bytes:
         raise ImageError("the file is truncated: it ends before the image does")
+    if len(data) > n_bytes:
+        raise ImageError("the file is damaged: it holds more pixels than its header tells")
     return data

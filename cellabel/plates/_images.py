@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cellabel.errors import InputError
+from cellabel.plates._tiff_damage import damage_of_header, damage_of_pixels
 
 MAX_PIXELS = 2**27
 """The most pixels a plane may have (134 megapixels; the largest microscope cameras have 50)."""
@@ -142,6 +143,8 @@ def _tiff_planes(tif: Any, file_bytes: int, samples_are_planes: bool) -> ImageFi
         page = tif.pages[index // per_page]
         _check_page(page, file_bytes)
         pixels = np.asarray(page.asarray(maxworkers=1))
+        if damage := damage_of_pixels(page, pixels):
+            raise ImageError(f"the file is damaged: {damage}")
         if split:
             if pixels.shape != first.shape:
                 raise ImageError("its pages differ in shape")
@@ -174,6 +177,8 @@ def _check_page(page: Any, file_bytes: int) -> None:
         raise ImageError("the file is truncated: parts of the image are not listed")
     if any(o <= 0 or c <= 0 or o + c > file_bytes for o, c in zip(offsets, counts, strict=False)):
         raise ImageError("the file is truncated: it ends before the image does")
+    if damage := damage_of_header(page):
+        raise ImageError(f"the file is damaged: {damage}")
     decoded = math.prod(page.shape) * int(page.bitspersample) // 8
     stored = sum(counts)
     if (page.compression == 1 and stored < decoded) or (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from upath import UPath
 
 from cellabel.errors import InputError
 from cellabel.plates._acquisition import Acquisition, open_acquisition
+from cellabel.plates._links import links_of
 from cellabel.plates._plan import plan_records
 from cellabel.plates._plate import PLATE_SUFFIX, Plate, open_plate
 from cellabel.plates._registration import plate_offsets
 from cellabel.plates._verification import TRANSMITTED, n_workers
-from cellabel.plates._writer import PlateWriter
+from cellabel.plates._writer import PlateWriter, own_attributes, write_group
 from cellabel.stores import PlateStore, check_plate_id, plate_store
 
 BY_IMPORT = "import"
@@ -34,6 +36,7 @@ def import_plate(
     plate_id: str | None = None,
     max_bad_share: float = 0.25,
     channels: Mapping[str, str] | None = None,
+    link: bool = False,
 ) -> Plate:
     """Verify an acquisition and store it as one OME-Zarr plate.
 
@@ -47,11 +50,14 @@ def import_plate(
         plate_id: another id than the acquisition's own.
         max_bad_share: the share of quarantined fields above which the whole plate is quarantined.
         channels: channel name → role, as `open_acquisition` takes it; only for a folder.
+        link: refer to the arrays of a plate that is OME-Zarr already instead of copying them. They are
+            compared with what was verified whenever they are read. A plate that was copied stays so.
 
     Raises:
         QuarantinedPlate: too many fields cannot be used; the plate is stored with status "quarantined", so
             that it can be released, or replaced by a better export.
-        InputError: the acquisition cannot be read, the id cannot be used, the disk is full.
+        InputError: the acquisition cannot be read, the id cannot be used, the disk is full; or `link` of
+            images that are not OME-Zarr, or from a store on another machine.
     """
     if not 0 <= max_bad_share <= 1:
         raise InputError(f"max_bad_share is {max_bad_share}: give a share between 0 and 1.")
@@ -60,17 +66,34 @@ def import_plate(
     else:
         acquisition = open_acquisition(acquisition_or_folder, channels=channels)
     store = plate_store(store)
+    if link:
+        _check_link(acquisition, store)
     name = check_plate_id(acquisition.plate_id if plate_id is None else plate_id)
     reason = _why_quarantined(acquisition, name, max_bad_share)
     known = store.record(name)
-    if known is not None and known.get("content_hash") == acquisition.content_hash and _is_whole(store, name):
+    same = known is not None and known.get("content_hash") == acquisition.content_hash
+    if known is not None and same and (link or not known.get("linked")) and _is_whole(store, name):
         return _stored_already(store, name, known, reason)
-    record = _record(acquisition, reason)
-    with store.write(name, acquisition.content_hash[:20], record) as scratch:
-        _write(acquisition, name, scratch / f"{name}{PLATE_SUFFIX}")
+    record = {**_record(acquisition, reason), "linked": link}
+    version = acquisition.content_hash[:20] + ("-linked" if link else "")
+    with store.write(name, version, record) as scratch:
+        _write(acquisition, name, scratch / f"{name}{PLATE_SUFFIX}", link=link)
     if reason:
         raise QuarantinedPlate(reason)
     return open_plate(store, name)
+
+
+def _check_link(acquisition: Acquisition, store: PlateStore) -> None:
+    if acquisition.layout != "ome_zarr":
+        raise InputError(
+            f"{acquisition.folder} cannot be linked, as it is read as {acquisition.layout}: only plates that "
+            "are OME-Zarr already can; import it without linking."
+        )
+    if not isinstance(store.root, Path):
+        raise InputError(
+            f"{acquisition.folder} cannot be linked from {store.root}, which other machines read: "
+            "import it without linking."
+        )
 
 
 def _why_quarantined(acquisition: Acquisition, name: str, max_bad_share: float) -> str:
@@ -128,8 +151,8 @@ def _registration(acquisition: Acquisition, fields: Sequence[tuple[str, int]]) -
     return {role: offset.as_json() for role, offset in found.items()}
 
 
-def _write(acquisition: Acquisition, name: str, path: UPath) -> None:
-    """Stream the usable fields through a few threads; memory holds one field a thread."""
+def _write(acquisition: Acquisition, name: str, path: UPath, *, link: bool) -> None:
+    """Write, or link, the fields that can be used."""
     fields = [key for key in acquisition.fields if key not in acquisition.quarantined]
     attributes = {
         "registration": _registration(acquisition, fields),
@@ -140,11 +163,21 @@ def _write(acquisition: Acquisition, name: str, path: UPath) -> None:
         "quarantined": [[*key, reason] for key, reason in acquisition.quarantined.items()],
     }
     usable = {slot: image for slot, image in acquisition.images.items() if image.bad is None}
+    dtypes = {slot[2]: image.dtype for slot, image in usable.items()}
     focus: dict[tuple[str, int], dict[str, tuple[int, int]]] = {key: {} for key in fields}
     for (well, site, role), image in usable.items():
         if (well, site) in focus:
             focus[well, site][role] = (len(image.planes), image.sharpest)
     has_series = any(count > 1 for roles in focus.values() for count, _ in roles.values())
+    series = focus if has_series else None
+    if link:
+        kept = {slot: image for slot, image in usable.items() if slot[:2] in focus}
+        own = own_attributes(
+            name, fields, acquisition.channels, acquisition.pixel_size_um, acquisition.missing, dtypes, series
+        )
+        links = links_of(kept, acquisition.folder)
+        write_group(path, {"cellabel": {**attributes, **own, "links": links}})
+        return
     with PlateWriter(
         path,
         name,
@@ -153,15 +186,20 @@ def _write(acquisition: Acquisition, name: str, path: UPath) -> None:
         pixel_size_um=acquisition.pixel_size_um,
         attributes=attributes,
         missing=acquisition.missing,
-        dtypes={slot[2]: image.dtype for slot, image in usable.items()},
-        focus=focus if has_series else None,
+        dtypes=dtypes,
+        focus=series,
     ) as writer:
+        _copy(acquisition, fields, writer)
 
-        def write(key: tuple[str, int]) -> None:
-            lacking = acquisition.missing.get(key, {})
-            roles = [role for role in acquisition.channels if role not in lacking]
-            writer.write_field(*key, {role: acquisition.stack(*key, role) for role in roles})
 
-        with ThreadPoolExecutor(n_workers()) as threads:
-            for _ in threads.map(write, fields):
-                pass
+def _copy(acquisition: Acquisition, fields: Sequence[tuple[str, int]], writer: PlateWriter) -> None:
+    """Stream the fields through a few threads; memory holds one field a thread."""
+
+    def write(key: tuple[str, int]) -> None:
+        lacking = acquisition.missing.get(key, {})
+        roles = [role for role in acquisition.channels if role not in lacking]
+        writer.write_field(*key, {role: acquisition.stack(*key, role) for role in roles})
+
+    with ThreadPoolExecutor(n_workers()) as threads:
+        for _ in threads.map(write, fields):
+            pass

@@ -65,7 +65,7 @@ def well_metadata(sites: Sequence[int]) -> dict[str, Any]:
 def image_metadata(
     name: str,
     channels: Sequence[str],
-    levels: Sequence[np.ndarray],
+    levels: Sequence[Sequence[np.ndarray]],
     pixel_size_um: float | None,
     *,
     has_z: bool = False,

@@ -13,11 +13,13 @@ import numpy as np
 from upath import UPath
 
 from cellabel.errors import InputError
+from cellabel.plates._links import linked_planes
 from cellabel.plates._ngff import field_path
 from cellabel.plates._plan import plan_table
 from cellabel.plates._registration import moved
+from cellabel.plates._verification import Source, read_verified
 from cellabel.plates._writer import Location, zarr_location
-from cellabel.stores import PlateStore, plate_store
+from cellabel.stores import PlateStore, as_path, place_errors, plate_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +49,7 @@ class Field:
     _channels: tuple[str, ...] = field(repr=False)
     _dtypes: Mapping[str, str] = field(repr=False)
     focus: Mapping[str, Sequence[int]] | None = field(default=None, repr=False)
+    _links: Mapping[str, Sequence[Source]] | None = field(default=None, repr=False)
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -64,20 +67,18 @@ class Field:
         Raises:
             InputError: the field has no such image or plane (and why), or it can no longer be read.
         """
-        c, count = self._channel(role), self.n_planes(role)
+        count = self.n_planes(role)
         if self.focus is None:
-            return (
-                self._typed(role, self._read("0", c)) if plane in (0, *PLANE_CHOICES) else self._no(plane, 1)
-            )
+            return self._plane(role, 0) if plane in (0, *PLANE_CHOICES) else self._no(plane, 1)
         if plane == "sharpest" or count == 1:
-            return self._typed(role, self._read("0", (c, self.focus[role][1])))
+            return self._plane(role, self.focus[role][1])
         if plane not in PLANE_CHOICES:
             if not isinstance(plane, int) or not 0 <= plane < count:
                 self._no(plane, count)
-            return self._typed(role, self._read("0", (c, plane)))
-        total = self._read("0", (c, 0)).astype(np.float64 if plane == "mean" else None)
+            return self._plane(role, plane)
+        total = self._plane(role, 0).astype(np.float64 if plane == "mean" else None)
         for z in range(1, count):  # one by one: a series may not fit into memory
-            here = self._read("0", (c, z))
+            here = self._plane(role, z)
             total = total + here if plane == "mean" else np.maximum(total, here)
         if plane == "mean":
             kind = np.dtype(self._dtypes.get(role, "float32")).kind
@@ -94,6 +95,12 @@ class Field:
             why = f" ({self.missing[role]})" if role in self.missing else ""
             raise InputError(f"{self._name} has no {role} image{why}: there are {', '.join(self.roles)}.")
         return self._channels.index(role)
+
+    def _plane(self, role: str, z: int) -> np.ndarray:
+        if self._links is not None:
+            return self._typed(role, read_verified(self._links[role][z]))
+        c = self._channel(role)
+        return self._typed(role, self._read("0", c if self.focus is None else (c, z)))
 
     def _typed(self, role: str, pixels: np.ndarray) -> np.ndarray:
         return pixels.astype(self._dtypes.get(role, pixels.dtype), copy=False)
@@ -132,7 +139,7 @@ class Field:
 
         try:
             return np.asarray(zarr.open_array(zarr_location(self.path / array), mode="r")[selection])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except place_errors(ValueError, RuntimeError, KeyError) as error:
             raise InputError(
                 f"{self._name} cannot be read from {self.path} ({error}): import the plate again."
             ) from error
@@ -152,7 +159,7 @@ class Plate:
 
     Attributes:
         plate_id: its id.
-        path: the OME-Zarr folder.
+        path: the OME-Zarr folder; of a linked plate, a folder that only refers to another one's arrays.
         channels: roles that the plate has, `transmitted` first.
         pixel_size_um: side of a pixel, µm, or None.
         wells: well name → well, row by row; quarantined fields are not among them.
@@ -220,15 +227,22 @@ def registered(plate: object, image: np.ndarray, role: str) -> np.ndarray:
     return moved(image, found.get(role))
 
 
-def open_plate(store: PlateStore | str | os.PathLike[str], plate_id: str) -> Plate:
+def open_plate(
+    store: PlateStore | str | os.PathLike[str], plate_id: str, *, any_status: bool = False
+) -> Plate:
     """The current version of a stored plate.
+
+    Args:
+        store: a `PlateStore`, or its path or URL.
+        plate_id: which plate.
+        any_status: also a quarantined or retired plate, to see what is the matter with it.
 
     Raises:
         InputError: no such plate, or it is quarantined or retired (with the reason).
     """
     store = plate_store(store)
     record = store.record(plate_id)
-    if record is not None and record.get("status", "accepted") != "accepted":
+    if not any_status and record is not None and record.get("status", "accepted") != "accepted":
         raise InputError(
             f"Plate {plate_id} is {record['status']} ({record.get('reason') or 'no reason given'}): "
             "release it, or import a new export of it."
@@ -242,7 +256,7 @@ def read_plate(location: Location) -> Plate:
     Raises:
         InputError: there is none.
     """
-    path = UPath(location)
+    path = as_path(location)
     content = _group(path)
     own = (content or {}).get("attributes", {}).get("cellabel")
     if not own or "fields" not in own:
@@ -254,7 +268,8 @@ def read_plate(location: Location) -> Plate:
         roles = tuple(role for role in channels if role not in missing)
         home = path / field_path(well, site)
         focus = own["focus"][field_path(well, site)] if "focus" in own else None
-        one = Field(own["plate_id"], well, site, roles, missing, home, channels, own["dtypes"], focus)
+        links = linked_planes(own["links"], well, site) if "links" in own else None
+        one = Field(own["plate_id"], well, site, roles, missing, home, channels, own["dtypes"], focus, links)
         wells.setdefault(well, Well(well, {})).fields[site] = one
     return Plate(own["plate_id"], path, channels, own["pixel_size_um"], wells, own)
 
@@ -264,5 +279,7 @@ def _group(path: UPath) -> dict[str, Any] | None:
         return dict(json.loads((path / "zarr.json").read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except place_errors() as error:
+        raise InputError(f"{path} cannot be read ({error}): see that the store can be reached.") from error
     except ValueError as error:
         raise InputError(f"{path / 'zarr.json'} is damaged ({error}): import the plate again.") from error

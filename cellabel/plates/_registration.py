@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
+from cellabel.plates._verification import n_workers
 
 MAX_OFFSET_PX = 24
 """The largest offset that is looked for."""
@@ -56,17 +60,22 @@ def plate_offsets(
     if not fields:
         return {}
     chosen = [fields[k] for k in np.unique(np.linspace(0, len(fields) - 1, _FIELDS).round().astype(int))]
-    found: dict[str, list[tuple[float, float] | None]] = {role: [] for role in roles if role != reference}
-    for key in chosen:
+    others = [role for role in roles if role != reference]
+
+    def offsets(key: Any) -> dict[str, tuple[float, float] | None]:
         still = read(key, reference)
         if still is None or min(still.shape) < _MIN_SIDE:
-            continue
-        edges = _edges(still)
-        for role, offsets in found.items():
-            image = read(key, role)
-            if image is not None:
-                offsets.append(_offset(edges, _edges(image)))
-    return {role: _summary(offsets) for role, offsets in found.items() if offsets}
+            return {}
+        edges, found = _edges(still), {}
+        for role in others:
+            if (image := read(key, role)) is not None:
+                found[role] = _offset(edges, _edges(image))
+        return found
+
+    with ThreadPoolExecutor(n_workers()) as threads:
+        looked = list(threads.map(offsets, chosen))
+    by_role = {role: [one[role] for one in looked if role in one] for role in others}
+    return {role: _summary(found) for role, found in by_role.items() if found}
 
 
 def channel_offset(reference: np.ndarray, image: np.ndarray) -> tuple[float, float] | None:
@@ -82,15 +91,27 @@ def channel_offset(reference: np.ndarray, image: np.ndarray) -> tuple[float, flo
 
 def _edges(image: np.ndarray) -> np.ndarray:
     """Log of the gradient of the middle of an image, windowed: the halves of DIC relief count alike."""
-    from scipy import ndimage
+    import cv2
 
     height, width = (min(side, _SIDE) for side in image.shape)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     x = image[top : top + height, left : left + width].astype(np.float32)
-    gradient = ndimage.gaussian_gradient_magnitude(x, _SMOOTHING_PX)
-    gradient = np.log1p(gradient / max(float(np.median(gradient)), 1e-6))
-    window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
+    smooth, slope = _gaussian()
+    along_y = cv2.sepFilter2D(x, cv2.CV_32F, smooth, slope, borderType=cv2.BORDER_REFLECT)
+    along_x = cv2.sepFilter2D(x, cv2.CV_32F, slope, smooth, borderType=cv2.BORDER_REFLECT)
+    gradient = cv2.magnitude(along_y, along_x)
+    gradient = np.log1p(gradient / np.float32(max(float(np.median(gradient)), 1e-6)))
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
     return np.asarray((gradient - gradient.mean()) * window, np.float32)
+
+
+@lru_cache(maxsize=1)
+def _gaussian() -> tuple[np.ndarray, np.ndarray]:
+    """A Gaussian and its derivative, up to four standard deviations."""
+    x = np.arange(-int(4 * _SMOOTHING_PX), int(4 * _SMOOTHING_PX) + 1)
+    smooth = np.exp(-(x**2) / (2 * _SMOOTHING_PX**2))
+    smooth /= smooth.sum()
+    return smooth.astype(np.float32), (smooth * x / _SMOOTHING_PX**2).astype(np.float32)
 
 
 def _offset(reference: np.ndarray, edges: np.ndarray) -> tuple[float, float] | None:

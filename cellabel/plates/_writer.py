@@ -20,7 +20,7 @@ from cellabel.plates._ngff import (
     plate_metadata,
     well_metadata,
 )
-from cellabel.plates._shards import ShardedArray
+from cellabel.plates._shards import COARSE, FULL, Compressor, ShardedArray
 from cellabel.plates._wells import split_well, well_order
 from cellabel.stores import check_plate_id
 
@@ -73,19 +73,9 @@ class PlateWriter:
         self._missing = {key: dict(roles) for key, roles in (missing or {}).items()}
         self._unwritten = set(self.fields)
         self._focus = focus
-        own: dict[str, Any] = {
-            "plate_id": plate_id,
-            "fields": [list(key) for key in self.fields],
-            "channels": list(self.channels),
-            "pixel_size_um": pixel_size_um,
-            "missing": {field_path(*key): roles for key, roles in sorted(self._missing.items())},
-            "dtypes": dict(sorted((dtypes or {}).items())),
-        }
-        if focus is not None:
-            own["focus"] = {
-                field_path(*key): {role: list(one) for role, one in sorted(roles.items())}
-                for key, roles in sorted(focus.items())
-            }
+        own = own_attributes(
+            plate_id, self.fields, self.channels, pixel_size_um, self._missing, dtypes or {}, focus
+        )
         self._write_groups({**(attributes or {}), **own})
 
     def write_field(
@@ -109,25 +99,26 @@ class PlateWriter:
         stacks = self._stacks(well, site, images)
         folder = self.path / field_path(well, site)
         depth = max(len(stack) for stack in stacks.values())
-        levels: list[np.ndarray] = []
+        levels: list[list[np.ndarray]] = []
         arrays: list[ShardedArray] = []
         for z in range(depth):
             levels = _pyramid(self._plane(well, site, stacks, z))
             if not arrays:
                 arrays = [
-                    self._new_array(folder / str(level), pixels, depth) for level, pixels in enumerate(levels)
+                    self._new_array(folder / str(k), planes[0], depth, FULL if k == 0 else COARSE)
+                    for k, planes in enumerate(levels)
                 ]
-            for array, pixels in zip(arrays, levels, strict=True):
+            for array, planes in zip(arrays, levels, strict=True):
                 if self._focus is None:
-                    array.write(pixels)
+                    array.write(planes)
                 else:
-                    array.write(pixels[:, None], (0, z, 0, 0))
+                    array.write([plane[None] for plane in planes], (0, z, 0, 0))
         if labels:
-            self._write_labels(folder, labels, levels[0].shape[1:])
+            self._write_labels(folder, labels, levels[0][0].shape)
         name = f"{self.plate_id} {well} {site}"
         ome = image_metadata(name, self.channels, levels, self.pixel_size_um, has_z=self._focus is not None)
         missing = self._missing.get((well, site), {})
-        _write_group(folder, {"ome": ome, "cellabel": {"missing": missing, "labels": sorted(labels or {})}})
+        write_group(folder, {"ome": ome, "cellabel": {"missing": missing, "labels": sorted(labels or {})}})
         self._unwritten.discard((well, site))
 
     def __enter__(self) -> PlateWriter:
@@ -162,28 +153,32 @@ class PlateWriter:
                 raise ValueError(f"field {well} site {site} needs planes {announced}, not {counts}")
         return stacks
 
-    def _plane(self, well: str, site: int, stacks: Mapping[str, Sequence[np.ndarray]], z: int) -> np.ndarray:
-        """Plane z of every channel, `(C, H, W)`; zeros where a channel is missing or has fewer planes."""
+    def _plane(
+        self, well: str, site: int, stacks: Mapping[str, Sequence[np.ndarray]], z: int
+    ) -> list[np.ndarray]:
+        """Plane z of every channel, of one type; zeros where a channel is missing or has fewer planes."""
         here = {role: stack[z] for role, stack in stacks.items() if z < len(stack)}
         first = next(iter(here.values()))
         if first.ndim != 2 or any(image.shape != first.shape for image in here.values()):
             raise ValueError(f"the images of field {well} site {site} differ in shape or are not (H, W)")
         dtype = np.result_type(*(image.dtype for image in here.values()))
-        plane = np.zeros((len(self.channels), *first.shape), dtype)
-        for k, role in enumerate(self.channels):
-            if role in here:
-                plane[k] = here[role]
-        return plane
+        return [
+            here[role].astype(dtype, copy=False) if role in here else np.zeros(first.shape, dtype)
+            for role in self.channels
+        ]
 
-    def _new_array(self, path: UPath, pixels: np.ndarray, depth: int) -> ShardedArray:
+    def _new_array(
+        self, path: UPath, image: np.ndarray, depth: int, compressor: tuple[Compressor, int]
+    ) -> ShardedArray:
         """One level; a shard holds one plane of every channel, so that planes are written one by one."""
-        channels, height, width = pixels.shape
+        channels, (height, width) = len(self.channels), image.shape
         part = (_part(height), _part(width))
         if self._focus is None:
-            return ShardedArray(path, pixels.shape, pixels.dtype, (1, *part), ("c", "y", "x"))
+            shape: tuple[int, ...] = (channels, height, width)
+            return ShardedArray(path, shape, image.dtype, (1, *part), ("c", "y", "x"), compressor=compressor)
         shape, axes = (channels, depth, height, width), ("c", "z", "y", "x")
         whole = (channels, 1, height, width)
-        return ShardedArray(path, shape, pixels.dtype, (1, 1, *part), axes, whole)
+        return ShardedArray(path, shape, image.dtype, (1, 1, *part), axes, whole, compressor)
 
     def _write_labels(self, folder: UPath, labels: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> None:
         for name, label in sorted(labels.items()):
@@ -196,21 +191,47 @@ class PlateWriter:
             for level, pixels in enumerate(levels):
                 chunk = (_part(pixels.shape[0]), _part(pixels.shape[1]))
                 ShardedArray(home / str(level), pixels.shape, pixels.dtype, chunk, ("y", "x")).write(pixels)
-            _write_group(home, {"ome": label_metadata(name, len(levels), self.pixel_size_um)})
-        _write_group(folder / "labels", {"ome": {"version": "0.5", "labels": sorted(labels)}})
+            write_group(home, {"ome": label_metadata(name, len(levels), self.pixel_size_um)})
+        write_group(folder / "labels", {"ome": {"version": "0.5", "labels": sorted(labels)}})
 
     def _write_groups(self, own: Mapping[str, Any]) -> None:
         sites: dict[str, list[int]] = {}
         for well, site in self.fields:
             sites.setdefault(well, []).append(site)
         for row in {split_well(well)[0] for well in sites}:
-            _write_group(self.path / row, {})
+            write_group(self.path / row, {})
         for well, numbers in sites.items():
-            _write_group(self.path.joinpath(*split_well(well)), {"ome": well_metadata(numbers)})
-        _write_group(self.path, {"ome": plate_metadata(self.plate_id, self.fields), "cellabel": dict(own)})
+            write_group(self.path.joinpath(*split_well(well)), {"ome": well_metadata(numbers)})
+        write_group(self.path, {"ome": plate_metadata(self.plate_id, self.fields), "cellabel": dict(own)})
 
 
-def _write_group(folder: UPath, attributes: Mapping[str, Any]) -> None:
+def own_attributes(
+    plate_id: str,
+    fields: Sequence[tuple[str, int]],
+    channels: Sequence[str],
+    pixel_size_um: float | None,
+    missing: Mapping[tuple[str, int], Mapping[str, str]],
+    dtypes: Mapping[str, str],
+    focus: Mapping[tuple[str, int], Mapping[str, tuple[int, int]]] | None,
+) -> dict[str, Any]:
+    """What a plate keeps under `cellabel` to be opened again, JSON-able; arguments as of `PlateWriter`."""
+    own: dict[str, Any] = {
+        "plate_id": plate_id,
+        "fields": [list(key) for key in fields],
+        "channels": list(channels),
+        "pixel_size_um": pixel_size_um,
+        "missing": {field_path(*key): dict(roles) for key, roles in sorted(missing.items())},
+        "dtypes": dict(sorted(dtypes.items())),
+    }
+    if focus is not None:
+        own["focus"] = {
+            field_path(*key): {role: list(one) for role, one in sorted(roles.items())}
+            for key, roles in sorted(focus.items())
+        }
+    return own
+
+
+def write_group(folder: UPath, attributes: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "zarr.json").write_bytes(group_bytes(attributes))
 
@@ -229,24 +250,27 @@ def zarr_location(path: UPath) -> Any:
     return FsspecStore.from_url(str(path), storage_options=dict(path.storage_options))
 
 
-def _pyramid(stack: np.ndarray) -> list[np.ndarray]:
+def _pyramid(images: list[np.ndarray]) -> list[list[np.ndarray]]:
     """The images and at least one coarser level, each the mean of 2 × 2 pixels of the one before."""
-    levels = [stack]
-    while len(levels) < 2 or max(levels[-1].shape[1:]) > _SMALLEST_LEVEL:
-        levels.append(np.stack([_halved(plane) for plane in levels[-1]]))
+    levels = [images]
+    while len(levels) < 2 or max(levels[-1][0].shape) > _SMALLEST_LEVEL:
+        levels.append([_halved(image) for image in levels[-1]])
     return levels
 
 
 def _halved(plane: np.ndarray) -> np.ndarray:
+    """Means of 2 × 2 pixels, rounded half up where they are whole; an odd last row or column is left out."""
     height, width = (side // 2 for side in plane.shape)
+    even = plane[: 2 * height, : 2 * width]
+    if plane.dtype in (np.uint8, np.uint16) and height and width:
+        import cv2
+
+        return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
     whole = plane.dtype.kind in "ui"
-    wider = np.int32 if whole and plane.dtype.itemsize < 4 else np.float64
-    wide: np.ndarray = plane[: 2 * height, : 2 * width].astype(wider)
+    wide: np.ndarray = even.astype(np.float64)
     rows: np.ndarray = wide[::2] + wide[1::2]
     total: np.ndarray = rows[:, ::2] + rows[:, 1::2]
-    if total.dtype.kind == "i":
-        return ((total + 2) >> 2).astype(plane.dtype)
-    return (np.rint(total / 4) if whole else total / 4).astype(plane.dtype)
+    return (np.floor(total / 4 + 0.5) if whole else total / 4).astype(plane.dtype)
 
 
 def _label_pyramid(label: np.ndarray) -> list[np.ndarray]:

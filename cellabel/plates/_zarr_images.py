@@ -13,6 +13,8 @@ import numpy as np
 from cellabel.plates._images import MAX_PIXELS, ImageError, ImageFile
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
+ZARR_METADATA = (*_MARKS, ".zattrs", ".zmetadata")
+"""Names of the files in which zarr keeps what is not pixels."""
 
 
 def is_zarr(folder: Path) -> bool:

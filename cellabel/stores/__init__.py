@@ -4,7 +4,7 @@ A version of an artefact is written to a folder of its own; only when it is whol
 replaced atomically, point to it. Who reads follows the record, so a crash leaves the old version or none.
 """
 
-from cellabel.stores._atomic import read_json, replace_bytes, write_json
+from cellabel.stores._atomic import as_path, place_errors, read_json, replace_bytes, write_json
 from cellabel.stores.artefacts import ArtefactStore, PlateStore, check_plate_id, plate_store
 from cellabel.stores.home import Home, open_home
 from cellabel.stores.tables import TableStore
@@ -14,8 +14,10 @@ __all__ = [
     "Home",
     "PlateStore",
     "TableStore",
+    "as_path",
     "check_plate_id",
     "open_home",
+    "place_errors",
     "plate_store",
     "read_json",
     "replace_bytes",

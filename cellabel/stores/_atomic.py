@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,31 @@ from upath import UPath
 from cellabel.errors import InputError
 
 
-def as_path(url: str | os.PathLike[str]) -> UPath:
-    """A local path or fsspec URL as a path object."""
-    return UPath(url)
+def as_path(url: str | os.PathLike[str] | UPath) -> UPath:
+    """A local path or fsspec URL as a path object.
+
+    Raises:
+        InputError: nothing that is installed opens such a URL.
+    """
+    try:
+        path = UPath(url)
+        if is_local(path) or isinstance(url, UPath):
+            return path
+        # Object stores are written by several processes: none may go by what it listed before.
+        path = UPath(url, use_listings_cache=False)
+        _ = path.fs
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            f"{url} cannot be opened ({error}): give a folder, or install what reads such addresses "
+            '(for s3:// pip install "cellabel[s3]").'
+        ) from error
+    return path
+
+
+def place_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What is raised where a place cannot be reached, and `others`: errors of S3's client are no OSError."""
+    client = sys.modules.get("botocore.exceptions")
+    return (OSError, *((client.BotoCoreError, client.ClientError) if client else ()), *others)
 
 
 def is_local(path: UPath) -> bool:
@@ -31,7 +54,13 @@ def replace_bytes(path: UPath, data: bytes) -> None:
         InputError: the disk is full or the place cannot be written.
     """
     if not is_local(path):  # one put of an object store is atomic
-        path.write_bytes(data)
+        try:
+            path.write_bytes(data)
+        except place_errors() as error:
+            raise InputError(
+                f"{path} could not be written ({error}): see that the store can be reached and written, "
+                "then run this again."
+            ) from error
         return
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
@@ -58,12 +87,16 @@ def read_json(path: UPath) -> dict[str, Any] | None:
     """The JSON object at `path`, or None where there is no such file.
 
     Raises:
-        InputError: the file is not JSON.
+        InputError: the file is not JSON, or the place cannot be read.
     """
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except place_errors() as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): see that the store can be reached and you may read it."
+        ) from error
     try:
         return cast(dict[str, Any], json.loads(text))
     except json.JSONDecodeError as error:

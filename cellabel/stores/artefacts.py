@@ -13,7 +13,7 @@ from typing import Any
 from upath import UPath
 
 from cellabel.errors import InputError
-from cellabel.stores._atomic import as_path, is_local, read_json, write_json
+from cellabel.stores._atomic import as_path, is_local, place_errors, read_json, write_json
 
 RECORD = "record.json"
 _PLATE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -48,10 +48,19 @@ class ArtefactStore:
         return f"{type(self).__name__}({str(self.root)!r})"
 
     def names(self) -> list[str]:
-        """The artefacts that have a record, sorted (top-level names only)."""
-        if not self.root.exists():
-            return []
-        return sorted(folder.name for folder in self.root.iterdir() if (folder / RECORD).exists())
+        """The artefacts that have a record, sorted (top-level names only).
+
+        Raises:
+            InputError: the place cannot be read.
+        """
+        try:
+            if not self.root.exists():
+                return []
+            return sorted(folder.name for folder in self.root.iterdir() if (folder / RECORD).exists())
+        except place_errors() as error:
+            raise InputError(
+                f"{self.root} cannot be listed ({error}): see that the store can be reached."
+            ) from error
 
     def record(self, name: str) -> dict[str, Any] | None:
         """What is known of the current version, or None."""
@@ -102,10 +111,11 @@ class ArtefactStore:
             self._sweep(folder)
             with self._scratch(folder, version) as scratch:
                 yield scratch
-        except OSError as error:
+        except place_errors() as error:
+            why = getattr(error, "strerror", None) or error
             raise InputError(
-                f"The {self.what} {name!r} could not be written to {self.root} ({error.strerror or error}): "
-                "make room there or choose another place, then run this again; nothing half-written is kept."
+                f"The {self.what} {name!r} could not be written to {self.root} ({why}): make room "
+                "there or choose another place, then run this again; nothing half-written is kept."
             ) from error
         write_json(folder / RECORD, {**(record or {}), "name": name, "version": version})
 
@@ -126,10 +136,12 @@ class ArtefactStore:
         try:
             scratch.mkdir(parents=True)
             yield scratch
-            if final.exists():
-                shutil.rmtree(str(scratch))  # the same version is the same content
-            else:
+            try:
                 os.replace(str(scratch), str(final))
+            except OSError:
+                if not final.exists():
+                    raise
+                # Whoever was first, now or long ago: the same version is the same content.
         finally:
             shutil.rmtree(str(scratch), ignore_errors=True)
 

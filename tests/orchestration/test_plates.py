@@ -78,7 +78,9 @@ def test_too_many_bad_fields_stop_the_run_and_quarantine_the_plate(run, home, ex
     monkeypatch.setattr("cellabel.loop.acquisitions.plate_quality", all_bad)
     result = run("S1", exported)
     assert not result.success
-    assert {one.check_name: one.passed for one in result.get_asset_check_evaluations()}["quality"] is False
+    looked = {one.check_name: one for one in result.get_asset_check_evaluations()}
+    assert looked["quality"].passed is False
+    assert looked["registration"].passed and "The plate is quarantined." in looked["registration"].description
     status = plate_status(home, "S1")
     assert status.status == "quarantined"
     assert status.reason == "2 of 2 fields fail the quality check, first out of focus"

@@ -8,7 +8,7 @@ import tifffile
 from scipy import ndimage
 
 from cellabel.plates import import_plate, registered
-from cellabel.plates._registration import channel_offset
+from cellabel.plates._registration import _edges, channel_offset
 
 Folder = Callable[..., Path]
 
@@ -78,3 +78,11 @@ def test_offsets_on_which_fields_disagree_are_reported_and_not_used(
     assert not row["reliable"] and row["spread"] > 1
     image = plate.wells["A01"].fields[1].image("nuclei")
     assert np.array_equal(registered(plate, image, "nuclei"), image)
+
+
+def test_edges_are_the_gradient_magnitude_of_scipy() -> None:
+    light, _ = pair(0, (0, 0))
+    gradient = ndimage.gaussian_gradient_magnitude(light.astype(np.float32), 2.0)
+    expected = np.log1p(gradient / np.median(gradient))
+    window = np.outer(np.hanning(len(light)), np.hanning(len(light)))
+    assert np.abs(_edges(light) - (expected - expected.mean()) * window).max() < 1e-4

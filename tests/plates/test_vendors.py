@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import tifffile
 import zarr
 
 from cellabel import InputError
-from cellabel.plates import import_plate, open_acquisition, read_plate
+from cellabel.plates import import_plate, open_acquisition, open_plate, read_plate
+from cellabel.stores import PlateStore
 
 from .conftest import picture
 
@@ -284,6 +286,57 @@ def test_an_own_plate_is_read_again_with_what_it_lacks(
     assert again.channels == list(plate.channels) and again.pixel_size_um == plate.pixel_size_um
     assert again.missing == {("A01", 1): {"nuclei": "no image"}}
     assert np.array_equal(again.image("B02", 2, "gfp"), plate.wells["B02"].fields[2].image("gfp"))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_an_ome_zarr_plate_can_be_linked_instead_of_copied(tmp_path: Path, version: str) -> None:
+    pixels = hcs(tmp_path / "HCS1.zarr", version=version)
+    store = PlateStore(tmp_path / "store")
+    plate = import_plate(tmp_path / "HCS1.zarr", store, link=True)
+    assert sum(path.stat().st_size for path in (tmp_path / "store").rglob("*") if path.is_file()) < 10_000
+    copied = import_plate(tmp_path / "HCS1.zarr", tmp_path / "copied")
+    assert plate.content_hash == copied.content_hash and (store.record("HCS1") or {})["linked"] is True
+    for one, other in zip(open_plate(store, "HCS1").fields(), copied.fields(), strict=True):
+        for role in other.roles:
+            assert np.array_equal(one.image(role), other.image(role))
+            for plane in (0, 1, "maximum", "mean"):
+                assert np.array_equal(one.image(role, plane), other.image(role, plane))
+    assert np.array_equal(plate.wells["B03"].fields[2].image("nuclei", 1), pixels[1, 1, 1])
+    assert plate.wells["B03"].fields[1].label_names == ()
+    assert plate.registration.equals(copied.registration)
+
+
+def test_a_linked_plate_that_changes_or_goes_is_told_and_never_read(tmp_path: Path) -> None:
+    hcs(tmp_path / "HCS1.zarr", version="0.5")
+    field = import_plate(tmp_path / "HCS1.zarr", tmp_path / "store", link=True).wells["B03"].fields[1]
+    array = zarr.open_array(str(tmp_path / "HCS1.zarr/B/3/0/0"), mode="r+")
+    array[0, 0, 0, 5, 5] += 1
+    field.image("nuclei")
+    with pytest.raises(InputError, match="has changed since it was verified"):
+        field.image("transmitted", 0)
+    shutil.move(tmp_path / "HCS1.zarr", tmp_path / "away")
+    with pytest.raises(InputError, match="can no longer be read"):
+        field.image("nuclei")
+
+
+def test_a_linked_plate_is_copied_when_asked_and_a_copied_one_stays(tmp_path: Path) -> None:
+    hcs(tmp_path / "HCS1.zarr", version="0.5")
+    store = PlateStore(tmp_path / "store")
+    linked = import_plate(tmp_path / "HCS1.zarr", store, link=True)
+    assert import_plate(tmp_path / "HCS1.zarr", store, link=True).path == linked.path
+    copied = import_plate(tmp_path / "HCS1.zarr", store)
+    assert copied.path != linked.path and (copied.path / "B/03/1/0/zarr.json").exists()
+    assert import_plate(tmp_path / "HCS1.zarr", store, link=True).path == copied.path
+
+
+def test_only_ome_zarr_plates_are_linked_and_only_on_this_machine(
+    metaxpress: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="read as metaxpress: only plates that are OME-Zarr"):
+        import_plate(metaxpress(), tmp_path / "store", link=True)
+    hcs(tmp_path / "HCS1.zarr", version="0.5")
+    with pytest.raises(InputError, match="which other machines read"):
+        import_plate(tmp_path / "HCS1.zarr", "memory://linked", link=True)
 
 
 # Stacks with a JSON of channel names

@@ -114,6 +114,33 @@ def test_what_was_not_announced_is_not_written(tmp_path: Path) -> None:
         PlateWriter(tmp_path / "q", "a/b", fields=[], channels=["er"])
 
 
+def test_a_changed_byte_anywhere_in_a_stored_image_is_told(tmp_path: Path) -> None:
+    with PlateWriter(tmp_path / "p", "P1", fields=[("A01", 1)], channels=["er"]) as writer:
+        writer.write_field("A01", 1, {"er": stain(0)})
+    chunk = tmp_path / "p/A/01/1/0/c/0/0/0"
+    field, data = read_plate(tmp_path / "p").wells["A01"].fields[1], chunk.read_bytes()
+    chance = np.random.default_rng(0)
+    for at in [*chance.integers(0, len(data), 60), len(data) - 1]:
+        chunk.write_bytes(data[:at] + bytes([data[at] ^ 1 << int(chance.integers(8))]) + data[at + 1 :])
+        with pytest.raises(InputError, match="site 1 cannot be read"):
+            field.image("er")
+    chunk.write_bytes(data)
+    assert np.array_equal(field.image("er"), stain(0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int16", "float32"])
+def test_coarser_levels_of_every_type_are_rounded_half_up(tmp_path: Path, dtype: str) -> None:
+    import zarr
+
+    low, high = (-100, 100) if dtype == "int16" else (0, 251)
+    image = np.random.default_rng(0).integers(low, high, (71, 90)).astype(dtype)
+    with PlateWriter(tmp_path / "p.zarr", "P1", fields=FIELDS[:1], channels=["dic"]) as writer:
+        writer.write_field("B02", 2, {"dic": image})
+    coarse = np.asarray(zarr.open_array(str(tmp_path / "p.zarr/B/02/2/1"), mode="r"))[0]
+    mean = image[:70].astype(np.float64).reshape(35, 2, 45, 2).mean((1, 3))
+    assert np.array_equal(coarse, mean if dtype == "float32" else np.floor(mean + 0.5))
+
+
 def test_damage_in_a_stored_plate_is_told_in_one_sentence(tmp_path: Path) -> None:
     with PlateWriter(tmp_path / "p", "P1", fields=[("A01", 1)], channels=["er"]) as writer:
         writer.write_field("A01", 1, {"er": stain(0)})

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -112,3 +113,26 @@ def test_records_are_json_that_a_person_can_read(tmp_path):
     text = (tmp_path / "P1" / "record.json").read_text()
     assert json.loads(text) == {"a": 2, "b": 1, "name": "P1", "version": "v1"}
     assert text.index('"a"') < text.index('"b"')
+
+
+@pytest.mark.parametrize("url", ["nosuch://place/x", "gs://bucket/x"])
+def test_a_url_that_nothing_here_opens_is_one_sentence(url: str) -> None:
+    with pytest.raises(InputError, match=r"cannot be opened .*: give a folder, or install") as caught:
+        PlateStore(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_who_finish_the_same_version_in_the_same_moment_both_end_well(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def beaten(scratch: str, final: str) -> None:
+        if scratch.endswith(".part") and os.path.isdir(scratch):
+            shutil.copytree(scratch, final)
+        replace(scratch, final)
+
+    monkeypatch.setattr(os, "replace", beaten)
+    store = PlateStore(tmp_path)
+    with store.write("P1", "v1") as scratch:
+        (scratch / "pixels").write_text("same")
+    assert (store.path("P1") / "pixels").read_text() == "same"
+    assert not list(tmp_path.rglob("*.part"))
