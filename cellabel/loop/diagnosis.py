@@ -53,9 +53,12 @@ NOT_DEFOCUS = (
 EXPOSURE_LEAVES = 0.08
 """Exposure leaves less than this share of the features' shift unexplained: it moves the level, which the
 features measure itself, where death, vibration or a closed condenser leave a tenth and more."""
-DEFOCUS_LEAVES = 0.65
-"""Defocus leaves at most this share of the features' shift, and less than exposure does: a blur of an image
-tells sharpness only roughly what physics does to it, but nothing else moves it there."""
+DEFOCUS_AHEAD = 0.18
+"""Defocus explains more of the features' shift than exposure does, by more than this share of it. A blur of
+an image tells only roughly what physics does to sharpness; death, dust and vibration move the level as much.
+"""
+WITNESS_FIELDS = 24
+"""Reference fields for the features, at least: they cost little, and few tell defocus from dust badly."""
 ORIENTATIONS: dict[str, Callable[[NDArray], NDArray]] = {
     "a camera mirrored left to right": np.fliplr,
     "a camera turned by 90°": np.rot90,
@@ -209,7 +212,7 @@ def _look(home: Home, eye: _Eye, plate: str) -> _Look:
         with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
             return eye.scale(epoch.standardise(np.stack(list(pool.map(eye.see, images)))))
 
-    fields = _reference_fields(home, epoch)
+    fields = _reference_fields(home, epoch, WITNESS_FIELDS if epoch.stream == ACQUISITION else 0)
     images = [field.image("transmitted") for field in fields]
     kinds = _known_corruptions(home, images, open_plate(home.plates, fields[0].plate_id).pixel_size_um)
     kinds = {kind: made for kind, made in kinds.items() if kind.startswith(eye.kinds)}
@@ -235,7 +238,7 @@ def _cross_examined(look: _Look, witness: _Look | None) -> _Look:
     if witness is None or look.diagnosis.kind != "defocus":
         return look
     left = witness.diagnosis.left
-    if "defocus" in left and left["defocus"] < min(left.get("exposure", 1.0), DEFOCUS_LEAVES):
+    if "defocus" in left and left.get("exposure", 1.0) - left["defocus"] > DEFOCUS_AHEAD:
         return look
     return replace(look, diagnosis=_unknown(look.diagnosis, NOT_DEFOCUS))
 
@@ -327,14 +330,22 @@ def _first_well(home: Home, stream: str, plate: str, wells: list[str]) -> int:
     return max(0, min(place, len(wells) - LEAST_WELLS))
 
 
-def _reference_fields(home: Home, epoch: Epoch) -> list[Field]:
-    """Fields of the reference plates, one a well, spread evenly."""
+def _reference_fields(home: Home, epoch: Epoch, least: int) -> list[Field]:
+    """As many fields of the reference plates as the settings ask for, one a well, spread evenly.
+
+    Args:
+        home: the stores.
+        epoch: whose reference it is.
+        least: taken even where the settings ask for fewer.
+    """
     fields = [
         next(iter(well.fields.values()))
         for plate_id in epoch.plates
         for well in open_plate(home.plates, plate_id).wells.values()
     ]
-    chosen = np.linspace(0, len(fields) - 1, min(home.settings.drift.diagnosis_fields, len(fields))).round()
+    chosen = np.linspace(
+        0, len(fields) - 1, min(max(home.settings.drift.diagnosis_fields, least), len(fields))
+    ).round()
     return [fields[int(place)] for place in chosen]
 
 

@@ -5,7 +5,8 @@ plate meets it as it was when its streams had just been calibrated. Drifts are t
 phase of light; diagnoses try table 5 and a blur by the pupil of images. A third of the plates and more drift
 by what neither knows; the right answer is then none.
 
-Run: CELLABEL_THREADS=1 python tests/benchmarks/diagnosis.py HOME [--plates 2] [--organelles nuclei er]
+Run: CELLABEL_THREADS=1 python tests/benchmarks/diagnosis.py HOME [--plates 2] [--fields 24]
+    [--organelles nuclei er]
 """
 
 from __future__ import annotations
@@ -58,11 +59,13 @@ MEMORY = ("watch", "verdicts", "incidents", "pending", "outcomes", "diagnoses")
 """Of what has happened since the streams were calibrated, by folder."""
 
 
-def copied(source: Path, target: Path) -> Home:
-    """The home as it was when its streams had just been calibrated."""
+def copied(source: Path, target: Path, fields: int) -> Home:
+    """The home as it was when its streams had just been calibrated; diagnoses corrupt so many fields."""
     left_out = shutil.ignore_patterns("dagster", "microscope", "inbox", "training", "predictions", "*.lock")
     shutil.copytree(source, target, ignore=left_out)
-    home = open_home(load_settings(home=target))
+    known = load_settings(home=target)
+    drift = known.drift.model_copy(update={"diagnosis_fields": fields})
+    home = open_home(known.model_copy(update={"drift": drift}))
     for plate in (CLEAN, DEFOCUSED):
         forget(target, plate)
     return home
@@ -157,11 +160,12 @@ def main() -> None:
     )
     parser.add_argument("home", type=Path)
     parser.add_argument("--plates", type=int, default=2, help="of each drift")
+    parser.add_argument("--fields", type=int, default=24, help="reference fields that a diagnosis corrupts")
     parser.add_argument("--organelles", nargs="+", default=["nuclei", "er"])
     chosen = parser.parse_args()
     drifts = [(kind, size) for kinds in (KNOWN, UNKNOWN) for kind, sizes in kinds.items() for size in sizes]
     with tempfile.TemporaryDirectory() as scratch:
-        home = copied(chosen.home, Path(scratch) / "home")
+        home = copied(chosen.home, Path(scratch) / "home", chosen.fields)
         cases = drifts * chosen.plates
         rows = [one_plate(home, n, kind, size, chosen.organelles) for n, (kind, size) in enumerate(cases)]
     print(summary(pd.DataFrame(rows)))

@@ -25,7 +25,8 @@ def features(left: dict[str, float]) -> _Look:
     [
         ({"defocus": 0.3, "exposure": 0.95}, True),
         ({"defocus": 0.6, "exposure": 0.25}, False),  # dead cells and vibration
-        ({"defocus": 0.7, "exposure": 0.98}, False),
+        ({"defocus": 0.7, "exposure": 0.94}, True),
+        ({"defocus": 0.86, "exposure": 0.98}, False),
         ({"defocus": 0.5}, True),  # nothing of exposure left the images readable
         ({}, False),  # the features have not moved at all
     ],
