@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from cellabel import InputError
 from cellabel.reports import (
+    Thumbnail,
     agreement_figure,
     bland_altman_figure,
     control_chart_figure,
@@ -33,6 +34,11 @@ from cellabel.reports import (
 )
 
 RNG = np.random.default_rng(0)
+THUMBNAILS = [
+    Thumbnail(point, RNG.normal(size=(64, 96)), f"P1/A{point:02d}", heading, 0.65)
+    for heading, points in (("farthest", (1, 2, 3)), ("nearest", (4, 5)))
+    for point in points
+]
 TRUE = RNG.normal(100, 20, 24)
 PREDICTED = TRUE + RNG.normal(2, 5, 24)
 HISTORY = pd.DataFrame(
@@ -54,6 +60,11 @@ FIGURES = {
     "unstained example": lambda: example_figure(IMAGE, None, IMAGE),
     "map": lambda: embedding_map_figure(RNG.normal(size=(9, 2)), list("abcabcabc"), method="PaCMAP"),
     "map of numbers": lambda: embedding_map_figure(RNG.normal(size=(9, 2)), range(9)),
+}
+FIGURES |= {
+    "map with thumbnails": lambda: embedding_map_figure(
+        RNG.normal(size=(9, 2)), list("aaabbbccc"), title="P1", method="PaCMAP", thumbnails=THUMBNAILS
+    ),
 }
 EMPTY = {
     "scatter": lambda: scatter_figure([], [], "Nuclei_Count"),
@@ -102,6 +113,18 @@ def test_figures_say_what_was_computed(monkeypatch):
     assert f"n = 24, r = {r:.3f}, concordance = 0.9" in texts[0]
     for value in (difference.mean(), *limits):
         assert f"{value:.3g}".replace("-", "−") in texts[1]
+
+
+def test_a_map_names_its_thumbnails(monkeypatch):
+    texts = []
+
+    def keep(figure, *_, **__):
+        texts.append([text.get_text() for text in figure.findobj(lambda item: hasattr(item, "get_text"))])
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    FIGURES["map with thumbnails"]()
+    assert {"farthest", "nearest", "1  P1/A01", "5  P1/A05"} <= set(texts[0])
+    assert texts[0].count("3") >= 1, "the number stands at its point too"
 
 
 def test_figures_leave_no_pyplot_state():
