@@ -8,6 +8,7 @@ from cellabel.registry import model_card
 from cellabel.reports._agreement import agreement_figure, bland_altman_figure, scatter_figure
 from cellabel.reports._canvas import figure_png
 from cellabel.reports._evidently import evidently_report
+from cellabel.reports._gain import gain_figure
 from cellabel.reports._images import example_figure
 from cellabel.reports._monitoring import (
     Thumbnail,
@@ -28,6 +29,7 @@ __all__ = [
     "evidently_report",
     "example_figure",
     "figure_png",
+    "gain_figure",
     "learning_curve_figure",
     "model_card",
     "overlay",

@@ -25,6 +25,7 @@ from cellabel.reports import (
     evidently_report,
     example_figure,
     figure_png,
+    gain_figure,
     learning_curve_figure,
     model_card,
     overlay,
@@ -33,7 +34,21 @@ from cellabel.reports import (
     scatter_figure,
 )
 
+ENDS = (("", 0.0), ("_ci_lower", -0.1), ("_ci_upper", 0.1))
 RNG = np.random.default_rng(0)
+CONDITIONS = ("clean", "defocus +1", "defocus +3", "contrast -2", "contrast +4", "lamp × 0.5", "defocus 4 µm")
+GAIN = pd.DataFrame(
+    [
+        {"condition": condition, "metric": metric}
+        | {
+            f"{side}{end}": size + extra
+            for side, size in (("before", 0.4), ("after", 0.2))
+            for end, extra in ENDS
+        }
+        for condition in CONDITIONS
+        for metric in ("Nuclei_Count", "Nuclei_TotalArea")
+    ]
+)
 THUMBNAILS = [
     Thumbnail(point, RNG.normal(size=(64, 96)), f"P1/A{point:02d}", heading, 0.65)
     for heading, points in (("farthest", (1, 2, 3)), ("nearest", (4, 5)))
@@ -62,11 +77,14 @@ FIGURES = {
     "map of numbers": lambda: embedding_map_figure(RNG.normal(size=(9, 2)), range(9)),
 }
 FIGURES |= {
+    "gain": lambda: gain_figure(GAIN, title="nuclei"),
     "map with thumbnails": lambda: embedding_map_figure(
         RNG.normal(size=(9, 2)), list("aaabbbccc"), title="P1", method="PaCMAP", thumbnails=THUMBNAILS
     ),
 }
 EMPTY = {
+    "gain of nothing": lambda: gain_figure(pd.DataFrame()),
+    "gain of clean wells alone": lambda: gain_figure(GAIN[GAIN["condition"] == "clean"]),
     "scatter": lambda: scatter_figure([], [], "Nuclei_Count"),
     "scatter of nothing measured": lambda: scatter_figure([np.nan], [1.0], "Nuclei_Count"),
     "scatter of one well": lambda: scatter_figure([1.0], [1.0], "Nuclei_Count"),
@@ -115,7 +133,7 @@ def test_figures_say_what_was_computed(monkeypatch):
         assert f"{value:.3g}".replace("-", "−") in texts[1]
 
 
-def test_a_map_names_its_thumbnails(monkeypatch):
+def test_a_map_names_its_thumbnails_and_a_gain_its_corruptions(monkeypatch):
     texts = []
 
     def keep(figure, *_, **__):
@@ -123,8 +141,11 @@ def test_a_map_names_its_thumbnails(monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", keep)
     FIGURES["map with thumbnails"]()
+    FIGURES["gain"]()
     assert {"farthest", "nearest", "1  P1/A01", "5  P1/A05"} <= set(texts[0])
     assert texts[0].count("3") >= 1, "the number stands at its point too"
+    assert {"defocus, severity", "contrast, severity", "lamp × 0.5", "champion", "retrained"} <= set(texts[1])
+    assert "brightness, severity" not in texts[1]
 
 
 def test_figures_leave_no_pyplot_state():
