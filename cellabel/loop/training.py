@@ -37,12 +37,13 @@ from cellabel.organelles import organelle as organelle_of
 from cellabel.plates import open_plate
 from cellabel.registry import CHANGED, ModelRegistry, ModelVersion, environment, git_commit
 from cellabel.settings import Settings
-from cellabel.stores import Home, read_json, write_json
+from cellabel.stores import FileMemory, Home, write_json
 
 if TYPE_CHECKING:
     from cellabel.training import TrainingResult
 
 ENVIRONMENT, COST = "environment.json", "cost.json"
+_DRIFTED: FileMemory[tuple[str, ...]] = FileMemory(lambda incident: tuple(incident.get("plates", ())))
 CROSS_VALIDATED, MEASURED = "cross_validated.parquet", "measured.parquet"
 
 __all__ = [
@@ -83,8 +84,7 @@ def plates_for_training(home: Home, organelle: Organelle) -> list[str]:
     """
     drifted = drifted_plates(home)
     chosen = []
-    for plate_id in home.plates.accepted():
-        record = home.plates.record(plate_id) or {}
+    for plate_id, record in home.plates.accepted_records().items():
         stained = stain_of(record.get("channels", ()), organelle)
         if stained and (plate_id not in drifted or record.get("accepted_for_training")):
             chosen.append(plate_id)
@@ -361,8 +361,4 @@ def _folder(
 
 def drifted_plates(home: Home) -> set[str]:
     """Plates of a drift incident, open or closed."""
-    folder = home.detectors / "incidents"
-    if not folder.exists():
-        return set()
-    files = [read_json(file) or {} for file in folder.glob("*.json")]
-    return {plate for incident in files for plate in incident.get("plates", ())}
+    return {plate for plates in _DRIFTED.of_folder(home.detectors / "incidents") for plate in plates}

@@ -64,6 +64,15 @@ def read_json(path: UPath) -> dict[str, Any] | None:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return parse_json(text, path)
+
+
+def parse_json(text: bytes, path: UPath | str) -> dict[str, Any]:
+    """The JSON object of a file's content.
+
+    Raises:
+        InputError: it is not JSON; `path` names it.
+    """
     try:
         return cast(dict[str, Any], json.loads(text))
     except json.JSONDecodeError as error:
