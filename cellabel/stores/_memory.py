@@ -65,19 +65,20 @@ class FileMemory(Generic[Content]):
         return found
 
     def _local(self, path: str) -> Content | None:
+        known = self._known.get(path)
         try:
-            status = os.stat(path)
+            if known is not None and known[0] == _mark(os.stat(path)):
+                return known[1]
+            # Unbuffered and without a path object: ten thousand files are read after a start.
+            with open(path, "rb", buffering=0) as file:
+                mark, text = _mark(os.fstat(file.fileno())), file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        mark = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        known = self._known.get(path)
-        if known is not None and known[0] == mark:
-            return known[1]
-        try:
-            with open(path, "rb") as file:  # a path object for each would take longer than reading it
-                content = self._parse(parse_json(file.read(), path))
-        except FileNotFoundError:
-            return None
+        content = self._parse(parse_json(text, path))
         if time.time_ns() - max(mark[2:]) > SETTLED_NS:
             self._known[path] = mark, content
         return content
+
+
+def _mark(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
