@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +193,7 @@ class AlertLedger:
                 return Delivery()
             done = self._names("delivered")
             receivers: dict[str, str | None] = {LOG: None, **{_receiver(url): url for url in urls}}
-            for alert in self.alerts():
+            for alert in self._without(done, receivers):
                 for receiver, url in receivers.items():
                     if f"{alert.id}.{receiver}.json" in done:
                         continue
@@ -214,6 +214,14 @@ class AlertLedger:
             )
         return Delivery(tuple(delivered), tuple(failed), tuple(abandoned))
 
+    def _without(self, done: set[str], receivers: Iterable[str]) -> list[Alert]:
+        """The alerts that some receiver has not had, the oldest first; the others are not even read."""
+        names = [name.removesuffix(".json") for name in self._names("alerts")]
+        left = [name for name in names if any(f"{name}.{one}.json" not in done for one in receivers)]
+        contents = [read_json(self._alert_path(name)) for name in left]
+        found = [Alert.from_json(content) for content in contents if content is not None]
+        return sorted(found, key=lambda alert: (alert.created_at, alert.id))
+
     def _mark(self, alert_id: str, receiver: str) -> None:
         at = dt.datetime.now(dt.UTC).isoformat()
         write_json(self.root / "delivered" / f"{alert_id}.{receiver}.json", {"at": at})
@@ -230,11 +238,15 @@ class AlertLedger:
         return self.root / "alerts" / f"{alert_id}.json"
 
     def _files(self, part: str) -> list[UPath]:
-        folder = self.root / part
-        return sorted(folder.glob("*.json"), key=str) if folder.exists() else []
+        return [self.root / part / name for name in sorted(self._names(part))]
 
     def _names(self, part: str) -> set[str]:
-        return {path.name for path in self._files(part)}
+        folder = self.root / part
+        if not folder.exists():
+            return set()
+        if isinstance(folder, Path):  # thousands of names are listed at every delivery
+            return {name for name in os.listdir(folder) if name.endswith(".json") and name[0] != "."}
+        return {path.name for path in folder.glob("*.json")}
 
     @contextmanager
     def _turn(self) -> Iterator[bool]:

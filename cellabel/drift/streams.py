@@ -252,12 +252,21 @@ class InstrumentWatch:
         Raises:
             InputError: truncated or edited, or a detector or harm model that is missing.
         """
-        return cls.from_state(unpack(data, "The streams' state"), detectors, harms)
+        return cls.from_state(cls.unpacked(data), detectors, harms)
 
     @staticmethod
-    def needed(data: bytes) -> tuple[set[str], set[str]]:
-        """Fingerprints of the detectors, and of the harm models, that `from_bytes` will ask for."""
-        state = unpack(data, "The streams' state")
+    def unpacked(data: bytes) -> dict[str, Any]:
+        """The state that `to_bytes` packed, for `needed` and `from_state`.
+
+        Raises:
+            InputError: truncated or edited.
+        """
+        return unpack(data, "The streams' state")
+
+    @staticmethod
+    def needed(data: bytes | Mapping[str, Any]) -> tuple[set[str], set[str]]:
+        """Fingerprints of the detectors, and of the harm models, that opening a state will ask for."""
+        state = InstrumentWatch.unpacked(data) if isinstance(data, bytes) else data
         plains = [state[f"stream{place}/plain"] for place in range(len(state["streams"]))]
         detectors = {plain["detector"] for plain in plains if plain["detector"]}
         return detectors, {plain["harm"] for plain in plains if plain["harm"]}

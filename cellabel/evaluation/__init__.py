@@ -1,6 +1,7 @@
 """Truth against prediction: the gate between challenger and champion, and intervals of what is predicted."""
 
 from cellabel.evaluation._error_table import error_table
+from cellabel.evaluation._gain import gain_table
 from cellabel.evaluation.conformal import ConformalInterval, conformal_interval
 from cellabel.evaluation.downstream import downstream_metrics
 from cellabel.evaluation.gate import CLEAN, Decision, GateSettings, decide, well_errors
@@ -24,6 +25,7 @@ __all__ = [
     "decide",
     "downstream_metrics",
     "error_table",
+    "gain_table",
     "match_objects",
     "matched_cells",
     "well_errors",

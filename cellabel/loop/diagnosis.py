@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from cellabel.alerts import Alert, AlertLedger, alert_id
 from cellabel.corruptions import (
@@ -36,11 +38,23 @@ from cellabel.plates.quality import acquisition_features
 from cellabel.registry import ModelRegistry
 from cellabel.stores import Home
 
+if TYPE_CHECKING:
+    from cellabel.reports import Thumbnail
+
 __all__ = ["Diagnosed", "diagnose_incident", "severity_of_radius"]
 
 MOST_THREADS = 4
 LEAST_WELLS = 4
 """Wells that are looked at, and that make a group on the map."""
+
+THUMBNAILS, THUMBNAIL_PX = 3, 256
+"""Wells of each kind that are shown beside the map, and pixels of each."""
+
+FARTHEST, NEAREST, BESIDE = (
+    "farthest from the reference",
+    "nearest to the reference",
+    "reference wells next to these",
+)
 
 NOT_EXPOSURE = (
     "looks like none of the known causes: the level has changed as by exposure, but so has what exposure "
@@ -193,7 +207,55 @@ def _map(home: Home, look: _Look, plate: str) -> bytes | None:
     told = f"{plate}, new group ({apart.sum()} wells)"  # wells alike lie on top of each other
     labels = np.where(apart, told, np.where(is_new, plate, "reference"))
     title = f"{plate}, {epoch.stream}: {apart.sum()} of {is_new.sum()} wells in a group of their own"
-    return embedding_map_figure(points, labels.tolist(), title=title, method="PaCMAP")
+    wells = pd.concat(known, ignore_index=True)[["Metadata_Plate", "Metadata_Well"]]
+    images = _thumbnails(home, look, plate, reference, list(wells.itertuples(index=False, name=None)))
+    return embedding_map_figure(points, labels.tolist(), title=title, method="PaCMAP", thumbnails=images)
+
+
+def _thumbnails(
+    home: Home, look: _Look, plate: str, reference: NDArray[np.float64], wells: list[tuple[str, str]]
+) -> list[Thumbnail]:
+    """The plate's wells farthest from the reference and nearest to it, and reference wells next to these.
+
+    Counted are distances of the embedding to the nearest reference well: those on the map mean little.
+
+    Args:
+        home: the stores.
+        look: at the plate; its rows come after the reference's on the map.
+        plate: its id.
+        reference: (n, d) standardised rows.
+        wells: (n,) plate and well of the reference's rows.
+    """
+    distances = cdist(look.rows, reference)
+    nearest = distances.min(axis=1)
+    order = np.argsort(nearest, kind="stable").tolist()
+    shown = min(THUMBNAILS, -(-len(order) // 2))
+    far, near = order[::-1][:shown], order[: min(shown, len(order) - shown)]
+    beside = list(dict.fromkeys(distances[near or far].argmin(axis=1).tolist()))
+    found = [
+        *(_thumbnail(home, len(wells) + one, plate, look.wells[one], f"{plate}: {FARTHEST}") for one in far),
+        *(_thumbnail(home, len(wells) + one, plate, look.wells[one], f"{plate}: {NEAREST}") for one in near),
+        *(_thumbnail(home, one, wells[one][0], wells[one][1], BESIDE) for one in beside),
+    ]
+    return [one for one in found if one is not None]
+
+
+def _thumbnail(home: Home, point: int, plate: str, well: str, heading: str) -> Thumbnail | None:
+    """The middle of a well's first field, where a blur is seen; None where its image is gone since."""
+    from cellabel.reports import Thumbnail
+
+    try:
+        imaged = open_plate(home.plates, plate)
+        image = next(iter(imaged.wells[well].fields.values())).image("transmitted")
+    except (InputError, KeyError, StopIteration):
+        return None
+    return Thumbnail(point, _middle(image), f"{plate}/{well}", heading, imaged.pixel_size_um)
+
+
+def _middle(image: NDArray) -> NDArray:
+    """The middle of an image (H, W), at most THUMBNAIL_PX wide and high."""
+    top, left = (max(0, (size - THUMBNAIL_PX) // 2) for size in image.shape)
+    return image[top : top + THUMBNAIL_PX, left : left + THUMBNAIL_PX]
 
 
 def _is_known(diagnosis: Diagnosis, confidence: float) -> bool:

@@ -31,7 +31,7 @@ from cellabel.loop.streams import (
 )
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
-from cellabel.registry import ModelRegistry
+from cellabel.registry import ModelRegistry, ModelVersion
 from cellabel.stores import Home, write_json
 
 __all__ = ["FrozenStreams", "follow_champion", "freeze_encoder"]
@@ -76,7 +76,8 @@ def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -
 
     The reference is what the new champion makes of the labelled plates, clean, and in the corrupted
     conditions that it was promoted for, so that a window wholly inside an accepted condition does not alarm
-    again. The frozen streams get their anchors once and keep them.
+    again. The frozen streams get their anchors once and keep them. A champion that came without embeddings
+    of held-out wells is followed all the same; its streams say "not calibrated" and why.
 
     Returns:
         One row a stream: instrument, stream, epoch, reference wells and plates, expected run time, verdicts.
@@ -85,23 +86,15 @@ def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -
     if champion is None:
         return pd.DataFrame()
     followed = followed_champion(home, organelle.name)
-    held_out = read_held_out(registry.folder(organelle.name, champion.version))
-    conditions = meant_for(kind_withstood(champion), held_out.embeddings["condition"].unique())
-    rows = held_out.embeddings[held_out.embeddings["condition"].isin([CLEAN, *conditions])]
-    wells = well_embeddings(rows, ["Metadata_Instrument", "condition", "Metadata_Plate", "Metadata_Well"])
     turn = followed.turn + (followed.version != champion.version)
+    name = f"{organelle.name}-v{champion.version}-{turn}"
+    try:
+        held_out = read_held_out(registry.folder(organelle.name, champion.version))
+        epochs = _epochs(home, organelle, champion, held_out, name)
+    except FileNotFoundError:  # promoted by a person; its predictions are of use, its drift is not judged
+        epochs = {slug: _without_reference(organelle, champion, name) for slug in _instruments(home)}
     summary = []
-    for instrument, reference in wells.groupby("Metadata_Instrument"):
-        slug = instrument_slug(str(instrument))
-        _anchor_frozen_streams(home, slug, sorted(reference["Metadata_Plate"].unique()), open_encoder(home))
-        epoch = _calibrate(
-            home,
-            organelle.name,
-            f"{organelle.name}-v{champion.version}-{turn}",
-            reference,
-            model_version=champion.version,
-            harm=_harm(held_out, organelle),
-        )
+    for slug, epoch in epochs.items():
         save_epoch(home, slug, epoch)
         said = f"epoch {epoch.epoch}, " + (epoch.detector.fingerprint if epoch.detector else epoch.reason)
         registry.annotate(organelle.name, champion.version, **{f"detector.{slug}": said})
@@ -112,6 +105,51 @@ def follow_champion(home: Home, registry: ModelRegistry, organelle: Organelle) -
         {"version": champion.version, "turn": turn, "since": datetime.now(UTC).isoformat(timespec="seconds")},
     )
     return pd.DataFrame(summary)
+
+
+def _epochs(
+    home: Home, organelle: Organelle, champion: ModelVersion, held_out: HeldOut, name: str
+) -> dict[str, Epoch]:
+    """Instrument → the champion's epoch on it, by what was measured when it was trained."""
+    conditions = meant_for(kind_withstood(champion), held_out.embeddings["condition"].unique())
+    rows = held_out.embeddings[held_out.embeddings["condition"].isin([CLEAN, *conditions])]
+    wells = well_embeddings(rows, ["Metadata_Instrument", "condition", "Metadata_Plate", "Metadata_Well"])
+    epochs = {}
+    for instrument, reference in wells.groupby("Metadata_Instrument"):
+        slug = instrument_slug(str(instrument))
+        _anchor_frozen_streams(home, slug, sorted(reference["Metadata_Plate"].unique()), open_encoder(home))
+        epochs[slug] = _calibrate(
+            home,
+            organelle.name,
+            name,
+            reference,
+            model_version=champion.version,
+            harm=_harm(held_out, organelle),
+        )
+    return epochs
+
+
+def _without_reference(organelle: Organelle, champion: ModelVersion, name: str) -> Epoch:
+    """The epoch of a champion that came without measurements of held-out wells."""
+    return Epoch(
+        stream=organelle.name,
+        epoch=name,
+        detector=None,
+        reason=f"version {champion.version} of {organelle.name} came without embeddings of held-out wells, "
+        "so nothing tells what is normal to it: train a version on the labelled plates",
+        provisional=True,
+        model_version=champion.version,
+        plates=(),
+        centre=np.zeros(0),
+        spread=np.ones(0),
+        harm=None,
+    )
+
+
+def _instruments(home: Home) -> list[str]:
+    """The instruments that have drift streams."""
+    root = epoch_store(home).root
+    return sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.exists() else []
 
 
 def _anchor_frozen_streams(

@@ -69,26 +69,27 @@ def arrived_plates(
         now=time.time() if now is None else now,
         settle_seconds=inbox.settle_seconds,
         incomplete_seconds=inbox.incomplete_seconds,
+        taken={name for name, known in before.items() if known.get("done") == known.get("fingerprint")},
     )
     for name, known in before.items():
         if name in memory:
             memory[name] |= {key: known[key] for key in ("done", "asked") if key in known}
-    fresh = []
-    for arrival in arrivals:
+    # Who was returned and not requested all the same waits behind the others, so that a few keep nobody out.
+    new = [one for one in arrivals if memory[one.folder.name].get("done") != one.fingerprint]
+    new.sort(key=lambda arrival: int(memory[arrival.folder.name].get("asked", 0)))
+    fresh: list[Arrival] = []
+    for arrival in new:
         known = memory[arrival.folder.name]
-        if known.get("done") == arrival.fingerprint:
-            continue
+        if len(fresh) == limit:
+            break
         if requested(event_id(arrival.folder, arrival.fingerprint)):
             known["done"] = arrival.fingerprint
         else:
+            known["asked"] = int(known.get("asked", 0)) + 1
             fresh.append(arrival)
-    # Who was returned and not requested all the same waits behind the others, so that a few keep nobody out.
-    fresh.sort(key=lambda arrival: int(memory[arrival.folder.name].get("asked", 0)))
-    for arrival in fresh[:limit]:
-        memory[arrival.folder.name]["asked"] = int(memory[arrival.folder.name].get("asked", 0)) + 1
     if memory != before:
         write_json(home.inbox_memory, memory)
-    return [_identify(home, arrival) for arrival in fresh[:limit]]
+    return [_identify(home, arrival) for arrival in fresh]
 
 
 def event_id(folder: Path, fingerprint: str) -> str:

@@ -30,7 +30,7 @@ from cellabel.drift.incidents import (
 from cellabel.errors import InputError
 from cellabel.loop.streams import FROZEN, judging_times
 from cellabel.settings import Settings
-from cellabel.stores import Home, read_json, write_json
+from cellabel.stores import FileMemory, Home, read_json, write_json
 
 __all__ = [
     "Request",
@@ -50,6 +50,7 @@ __all__ = [
     "snooze_incident",
 ]
 
+_INCIDENTS = FileMemory(Incident.from_dict)
 LARGEST_SEVERITY = 5
 MESSAGES = {
     "ask_for_labels": ("labels_needed", "Labels are needed"),
@@ -244,9 +245,7 @@ def _note(home: Home, incident_id: str, what: str, content: dict[str, Any]) -> I
 
 def _written(home: Home) -> list[Incident]:
     """The incidents as the sensor left them."""
-    folder = home.detectors / "incidents"
-    files = sorted(folder.glob("*.json")) if folder.exists() else []
-    return [Incident.from_dict(content) for file in files if (content := read_json(file))]
+    return _INCIDENTS.of_folder(home.detectors / "incidents")
 
 
 def _with_notes(home: Home, incident: Incident) -> Incident:

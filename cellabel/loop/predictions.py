@@ -177,17 +177,19 @@ def stale_predictions(home: Home, versions: dict[str, int]) -> list[StalePlate]:
     stale = []
     only_unlabelled = home.settings.models.predict_again == "unlabelled"
     frozen = encoder_store(home).record(ENCODER) is not None
-    for plate_id in home.plates.accepted():
-        plate = home.plates.record(plate_id) or {}
+    plates = home.plates.accepted_records()
+    made = home.predictions.records(f"{plate_id}/{name}" for plate_id in plates for name in versions)
+    seen = set(home.tables.names(*encoder_table("")[:-1])) if frozen else set(plates)
+    for plate_id, plate in plates.items():
         content = str(plate.get("content_hash", ""))
         names = []
         for name, version in versions.items():
-            current = home.predictions.record(f"{plate_id}/{name}")
+            current = made.get(f"{plate_id}/{name}", {})
             if current and only_unlabelled and stain_of(plate.get("channels", ()), organelle_of(name)):
                 continue
-            if (current or {}).get("version") != prediction_version(version, content):
+            if current.get("version") != prediction_version(version, content):
                 names.append(name)
-        embedded = not frozen or home.tables.has(*encoder_table(plate_id))
+        embedded = plate_id in seen
         if names or not embedded:
             stale.append(StalePlate(plate_id, content[:12], tuple(names), embedded))
     return stale

@@ -202,11 +202,7 @@ def open_detector(home: Home, fingerprint: str | None) -> OnlineMMD | None:
     """A calibrated detector by its fingerprint, an object of its own each time."""
     if fingerprint is None:
         return None
-    data = _calibration(str(home.detectors / "calibrations" / f"{fingerprint}.npz"))
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "detector.npz"
-        path.write_bytes(data)
-        return OnlineMMD.load(path)
+    return _calibrated(str(home.detectors / "calibrations" / f"{fingerprint}.npz")).twin()
 
 
 def open_harm(home: Home, fingerprint: str | None) -> HarmModel | None:
@@ -220,8 +216,12 @@ def open_harm(home: Home, fingerprint: str | None) -> HarmModel | None:
 
 
 @lru_cache(maxsize=64)
-def _calibration(path: str) -> bytes:
-    return UPath(path).read_bytes()
+def _calibrated(path: str) -> OnlineMMD:
+    """The detector of a file, which never ticks; files are named by what they hold, and stay as they are."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "detector.npz"
+        copy.write_bytes(UPath(path).read_bytes())
+        return OnlineMMD.load(copy)
 
 
 def _save_detector(home: Home, detector: OnlineMMD | None) -> str | None:

@@ -17,6 +17,7 @@ from cellabel.datasets import Dataset, FieldSample, build_dataset, stain_of
 from cellabel.errors import InputError
 from cellabel.evaluation import CLEAN
 from cellabel.loop.costs import Meter, priced, training_device
+from cellabel.loop.gain import corruption_gain
 from cellabel.loop.held_out import (
     Condition,
     HeldOut,
@@ -36,13 +37,14 @@ from cellabel.organelles import organelle as organelle_of
 from cellabel.plates import open_plate
 from cellabel.registry import CHANGED, ModelRegistry, ModelVersion, environment, git_commit
 from cellabel.settings import Settings
-from cellabel.stores import Home, read_json, write_json
+from cellabel.stores import FileMemory, Home, write_json
 
 if TYPE_CHECKING:
     from cellabel.training import TrainingResult
 
 ENVIRONMENT, COST = "environment.json", "cost.json"
-CROSS_VALIDATED = "cross_validated.parquet"
+_DRIFTED: FileMemory[tuple[str, ...]] = FileMemory(lambda incident: tuple(incident.get("plates", ())))
+CROSS_VALIDATED, MEASURED = "cross_validated.parquet", "measured.parquet"
 
 __all__ = [
     "CROSS_VALIDATED",
@@ -82,8 +84,7 @@ def plates_for_training(home: Home, organelle: Organelle) -> list[str]:
     """
     drifted = drifted_plates(home)
     chosen = []
-    for plate_id in home.plates.accepted():
-        record = home.plates.record(plate_id) or {}
+    for plate_id, record in home.plates.accepted_records().items():
         stained = stain_of(record.get("channels", ()), organelle)
         if stained and (plate_id not in drifted or record.get("accepted_for_training")):
             chosen.append(plate_id)
@@ -155,6 +156,8 @@ def train_challenger(
     write_intervals(result.folder, held_out, cross_validated)
     agreement = held_out.agreement()
     metrics = {"pixel_pearson": held_out.pixel_pearson(), **_report(home, dataset, result, held_out, meter)}
+    if corruption[0]:
+        _compare_with_champion(registry, dataset, result)
     agreement.to_csv(result.folder / "agreement.csv", index=False)
     known = agreement.dropna(subset=["pearson"])
     metrics |= {
@@ -191,7 +194,7 @@ def _report(
         held_out = HeldOut(measured, held_out.embeddings)
     learnt_from = sample_of_wells(_labelled(home, dataset.train), settings.report_fields)
     seen = evaluate_model(result.model, learnt_from, {CLEAN: None}) if learnt_from else None
-    held_out.measured.to_parquet(result.folder / "measured.parquet", index=False)
+    held_out.measured.to_parquet(result.folder / MEASURED, index=False)
     held_out.embeddings.to_parquet(result.folder / "embeddings.parquet", index=False)
     metrics = write_tables(result.folder, held_out, seen, recipe)
     brief = not settings.report_fields
@@ -202,6 +205,24 @@ def _report(
         record = priced(meter.seconds, meter.joules, training_device(), settings.prices, settings.currency)
         cost.write_text(json.dumps(record, indent=1) + "\n")
     return metrics | {"training_seconds": float(json.loads(cost.read_text())["seconds"])}
+
+
+def _compare_with_champion(registry: ModelRegistry, dataset: Dataset, result: TrainingResult) -> None:
+    """Write table and figure of what the training has gained, where both were measured on the same wells."""
+    from cellabel.reports import gain_figure
+
+    champion = registry.champion(dataset.organelle)
+    if champion is None or champion.tags.get("test_set") != held_out_hash(dataset.test):
+        return
+    folders = registry.folder(dataset.organelle, champion.version), result.folder
+    before, after = (HeldOut(pd.read_parquet(one / MEASURED), pd.DataFrame()) for one in folders)
+    gain = corruption_gain(before, after, organelle_of(dataset.organelle))
+    if gain.empty:
+        return
+    title = f"{dataset.organelle}: against version {champion.version}, |log error| of held-out wells, 95 %"
+    names = (f"version {champion.version}", "retrained")
+    gain.to_csv(result.folder / "gain.csv", index=False)
+    (result.folder / "gain.png").write_bytes(gain_figure(gain, title=title, names=names))
 
 
 def _finished(folder: Path) -> TrainingResult | None:
@@ -340,8 +361,4 @@ def _folder(
 
 def drifted_plates(home: Home) -> set[str]:
     """Plates of a drift incident, open or closed."""
-    folder = home.detectors / "incidents"
-    if not folder.exists():
-        return set()
-    files = [read_json(file) or {} for file in folder.glob("*.json")]
-    return {plate for incident in files for plate in incident.get("plates", ())}
+    return {plate for plates in _DRIFTED.of_folder(home.detectors / "incidents") for plate in plates}

@@ -230,10 +230,10 @@ def _open_watch(home: Home, slug: str) -> InstrumentWatch:
     path = home.detectors / "watch" / f"{slug}.npz"
     if not path.exists():
         return InstrumentWatch(slug)
-    data = path.read_bytes()
-    detectors, harms = InstrumentWatch.needed(data)
-    return InstrumentWatch.from_bytes(
-        data,
+    state = InstrumentWatch.unpacked(path.read_bytes())  # once: it holds every plate ever seen
+    detectors, harms = InstrumentWatch.needed(state)
+    return InstrumentWatch.from_state(
+        state,
         {name: one for name in detectors if (one := open_detector(home, name)) is not None},
         {name: harm for name in harms if (harm := open_harm(home, name)) is not None},
     )
@@ -247,8 +247,8 @@ def _unseen(home: Home) -> dict[str, list[_Candidate]]:
         for stream in _streams(home, slug):
             seen.update((epoch_store(home).record(f"{slug}/{stream}") or {}).get("plates", ()))
     found: dict[str, list[_Candidate]] = {}
-    for plate in home.tables.names(ACQUISITION):
-        record = (home.plates.record(plate) or {}) if plate not in seen else {}
+    new = [plate for plate in home.tables.names(ACQUISITION) if plate not in seen]
+    for plate, record in home.plates.records(new).items():
         if candidate := _candidate(plate, record):
             found.setdefault(instrument_slug(str(record.get("instrument", ""))), []).append(candidate)
     return {slug: sorted(rows, key=lambda one: (one.moment, one.plate)) for slug, rows in found.items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from typing import Any
 __all__ = ["Arrival", "scan_inbox", "vendor_state"]
 
 END_MARKER = "transfer.complete"
+LOOKS = 100
+"""Folders taken in before whose files are looked at again at one look."""
+
 _IGNORED = {"Thumbs.db", "desktop.ini"}
+_KEPT = ("fingerprint", "since", "first", "changed", "listed")
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ def scan_inbox(
     now: float,
     settle_seconds: float,
     incomplete_seconds: float | None = None,
+    taken: Collection[str] = (),
+    looks: int = LOOKS,
 ) -> tuple[list[Arrival], dict[str, dict[str, Any]]]:
     """The folders that are complete, and what to remember until the next look.
 
@@ -44,27 +51,44 @@ def scan_inbox(
     all of them are there and nothing has changed between two looks. While a listed image is missing, the
     folder waits `incomplete_seconds`: copying may pause. Hidden names and symbolic links are ignored.
 
+    What lies in a folder that was taken in seldom changes, and after years there are many: each look goes
+    into those whose own time of change is another one, and into a few of the others by lot.
+
     Args:
         inbox: the folder under which acquisition folders appear; it need not exist.
         seen: what the last look returned: folder name → fingerprint and time of its last change.
         now: seconds since the epoch.
         settle_seconds: how long nothing may have changed.
         incomplete_seconds: the same where listed images are missing; by default `settle_seconds`.
+        taken: names of the folders that were taken in as they were seen last.
+        looks: into so many of these, whatever their times say.
 
     Returns:
         The complete folders, first come first, taken before or not; and the new memory.
     """
     arrivals: list[Arrival] = []
     memory: dict[str, dict[str, Any]] = {}
-    for folder in _folders(inbox):
+    folders = _folders(inbox)
+    quiet = sorted(folder.name for folder, changed in folders if _is_quiet(folder, changed, seen, taken))
+    passed = set(quiet) - set(random.Random(now).sample(quiet, min(looks, len(quiet))))
+    for folder, changed in folders:
+        before = seen.get(folder.name, {})
+        if folder.name in passed:
+            memory[folder.name] = {name: before[name] for name in _KEPT if name in before}
+            arrivals.append(Arrival(folder, str(before["fingerprint"])))
+            continue
         fingerprint, marked = _fingerprint(folder)
         if not fingerprint:
             continue
-        before = seen.get(folder.name, {})
         same = before.get("fingerprint") == fingerprint
         since = float(before["since"]) if same else now
         first = float(before.get("first", since))
-        memory[folder.name] = {"fingerprint": fingerprint, "since": since, "first": first}
+        memory[folder.name] = {
+            "fingerprint": fingerprint,
+            "since": since,
+            "first": first,
+            "changed": changed,
+        }
         listed = before.get("listed") if same else None
         if same and not marked and listed is None:
             listed = vendor_state(folder)  # once a fingerprint: the lists of large plates are long
@@ -114,27 +138,60 @@ def vendor_state(folder: Path) -> str:
     return "whole" if all(sizes.get(name) for name in wanted) else "missing"
 
 
-def _folders(inbox: Path) -> list[Path]:
+def _folders(inbox: Path) -> list[tuple[Path, int]]:
+    """The folders of the inbox, by name, and when (ns) a file last came into each, went or was renamed."""
     if not inbox.is_dir():
         return []
-    found = [path for path in inbox.iterdir() if not path.name.startswith(".")]
-    return sorted(path for path in found if path.is_dir() and not path.is_symlink())
+    found = []
+    with os.scandir(inbox) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+                continue
+            try:
+                found.append((inbox / entry.name, entry.stat(follow_symlinks=False).st_mtime_ns))
+            except FileNotFoundError:  # moved away while we looked
+                continue
+    return sorted(found)
+
+
+def _is_quiet(
+    folder: Path, changed: int, seen: Mapping[str, Mapping[str, Any]], taken: Collection[str]
+) -> bool:
+    return folder.name in taken and seen.get(folder.name, {}).get("changed") == changed
 
 
 def _fingerprint(folder: Path) -> tuple[str, bool]:
     """Digest of what lies in a folder, empty for no files; and whether the end marker is there."""
     digest, files, marked = hashlib.sha256(), 0, False
-    for path in _files(folder):
+    for name, entry in _entries(str(folder)):
         try:
-            status = path.stat()
+            status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:  # moved away while we looked: the next look sees it
             continue
-        marked |= path.name == END_MARKER
+        marked |= entry.name == END_MARKER
         files += 1
         # As bytes: a name need not be valid text.
-        name = os.fsencode(path.relative_to(folder))
-        digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(name) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return (digest.hexdigest()[:16] if files else ""), marked
+
+
+def _entries(folder: str, below: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The files of `_files`, by their names below the folder: there may be a million of them."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    folders = []
+    for entry in entries:
+        if entry.name.startswith(".") or entry.is_symlink():
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(entry)
+        elif entry.name not in _IGNORED:
+            yield below + entry.name, entry
+    for entry in folders:
+        yield from _entries(entry.path, f"{below}{entry.name}/")
 
 
 def _files(folder: Path) -> Iterator[Path]:

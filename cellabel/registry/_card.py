@@ -20,7 +20,7 @@ _LINEAGE = {
     "dagster_run_id": "Run",
     "test_set": "Held-out wells",
 }
-_FIGURES = ("learning_curve.png", "example.png", "failure.png", "agreement.png")
+_FIGURES = ("learning_curve.png", "example.png", "failure.png", "agreement.png", "gain.png")
 
 
 @dataclass(frozen=True)

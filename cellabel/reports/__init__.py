@@ -8,12 +8,19 @@ from cellabel.registry import model_card
 from cellabel.reports._agreement import agreement_figure, bland_altman_figure, scatter_figure
 from cellabel.reports._canvas import figure_png
 from cellabel.reports._evidently import evidently_report
+from cellabel.reports._gain import gain_figure
 from cellabel.reports._images import example_figure
-from cellabel.reports._monitoring import drift_timeline_figure, embedding_map_figure, learning_curve_figure
+from cellabel.reports._monitoring import (
+    Thumbnail,
+    drift_timeline_figure,
+    embedding_map_figure,
+    learning_curve_figure,
+)
 from cellabel.reports._overlays import overlay, overlay_figure
 from cellabel.reports._ranking import control_chart_figure, ranking_figure
 
 __all__ = [
+    "Thumbnail",
     "agreement_figure",
     "bland_altman_figure",
     "control_chart_figure",
@@ -22,6 +29,7 @@ __all__ = [
     "evidently_report",
     "example_figure",
     "figure_png",
+    "gain_figure",
     "learning_curve_figure",
     "model_card",
     "overlay",

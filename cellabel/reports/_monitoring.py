@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cellabel.errors import InputError
 from cellabel.reports._canvas import COLOURS, INK, figure_png, no_data, sheet
+from cellabel.reports._images import limits, scale_bar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def drift_timeline_figure(
@@ -119,16 +126,45 @@ def learning_curve_figure(history: pd.DataFrame, *, title: str = "") -> bytes:
     return figure_png(figure)
 
 
+LONGEST_NAME = 22
+"""Characters that fit above a thumbnail."""
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """An image that is shown beside a map.
+
+    Attributes:
+        point: row of the point on the map that it belongs to.
+        image: (H, W), shown from its 0.5th to its 99.8th percentile.
+        name: above the image, for example plate and well.
+        heading: of the images that are shown in one row.
+        pixel_size_um: draws a scale bar where given.
+    """
+
+    point: int
+    image: NDArray
+    name: str
+    heading: str
+    pixel_size_um: float | None = None
+
+
 def embedding_map_figure(
-    points: ArrayLike, labels: Sequence[object] | None = None, *, title: str = "", method: str = ""
+    points: ArrayLike,
+    labels: Sequence[object] | None = None,
+    *,
+    title: str = "",
+    method: str = "",
+    thumbnails: Sequence[Thumbnail] = (),
 ) -> bytes:
-    """Embeddings on a plane, coloured by what each belongs to.
+    """Embeddings on a plane, coloured by what each belongs to, and images of some of them.
 
     Args:
         points: (n, 2), from a projection.
         labels: (n,) for example plate or corruption; numbers become a colour scale when there are many.
         title: one line.
         method: name of the projection, for the axes.
+        thumbnails: images beside the map, a row a heading, numbered as their points are.
 
     Returns:
         PNG.
@@ -141,7 +177,10 @@ def embedding_map_figure(
         raise InputError(
             f"A map needs points of shape (n, 2) and a label for each, not {plane.shape}: project them first."
         )
-    figure, (ax,) = sheet(5.6, 4.2)
+    figure, ax, panels = _map_sheet(thumbnails)
+    for number, (thumbnail, panel) in enumerate(zip(thumbnails, panels, strict=True), 1):
+        _draw_thumbnail(panel, thumbnail, number)
+        _draw_number(ax, plane, thumbnail.point, number)
     ax.set_xlabel(f"{method} 1".strip(), color=INK)
     ax.set_ylabel(f"{method} 2".strip(), color=INK)
     ax.set_title(title, fontsize=10, color=INK)
@@ -167,6 +206,64 @@ def embedding_map_figure(
             marker=markers[index // len(COLOURS) % len(markers)],
             label=str(name) or None,
         )
-    if len(names) > 1:
+    if len(names) > 1 and thumbnails:
+        ax.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+    elif len(names) > 1:
         ax.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure_png(figure)
+
+
+def _map_sheet(thumbnails: Sequence[Thumbnail]) -> tuple[Figure, Axes, list[Axes]]:
+    """A figure, the axes of the map, and beside it those of the thumbnails in their order."""
+    if not thumbnails:
+        figure, (ax,) = sheet(5.6, 4.2)
+        return figure, ax, []
+    rows: dict[str, list[Thumbnail]] = {}
+    for one in thumbnails:
+        rows.setdefault(one.heading, []).append(one)
+    columns = max(len(row) for row in rows.values())
+    height = max(4.2, 0.3 + 1.75 * len(rows))
+    figure, _ = sheet(5.2 + 1.6 * columns, height)
+    figure.clear()
+    halves: Any = figure.subfigures(1, 2, width_ratios=(5.2, 1.6 * columns))
+    left, right = halves
+    ax = left.subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(colors=INK, labelsize=8)
+    panels: dict[int, Axes] = {}
+    parts = right.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for part, (heading, row) in zip(parts, rows.items(), strict=True):
+        part.suptitle(heading, fontsize=8, color=INK)
+        for place, panel in enumerate(part.subplots(1, columns, squeeze=False)[0]):
+            panel.set_axis_off()
+            if place < len(row):
+                panels[id(row[place])] = panel
+    return figure, ax, [panels[id(one)] for one in thumbnails]
+
+
+def _draw_thumbnail(panel: Axes, thumbnail: Thumbnail, number: int) -> None:
+    image = np.asarray(thumbnail.image, dtype=float)
+    low, high = limits(image)
+    panel.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    name = thumbnail.name if len(thumbnail.name) <= LONGEST_NAME else f"…{thumbnail.name[1 - LONGEST_NAME :]}"
+    panel.set_title(f"{number}  {name}", fontsize=7, color=INK, pad=2)
+    if thumbnail.pixel_size_um:
+        scale_bar(panel, image.shape, thumbnail.pixel_size_um)
+
+
+def _draw_number(ax: Axes, plane: NDArray[np.float64], point: int, number: int) -> None:
+    """The number of a thumbnail at its point, away from the middle of the map."""
+    away = plane[point] - plane.mean(axis=0)
+    away = 11 * away / (float(np.hypot(*away)) or 1.0)
+    ax.annotate(
+        str(number),
+        tuple(plane[point]),
+        xytext=tuple(away),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=8,
+        color=INK,
+        arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
+        zorder=4,
+    )

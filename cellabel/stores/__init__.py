@@ -5,12 +5,14 @@ replaced atomically, point to it. Who reads follows the record, so a crash leave
 """
 
 from cellabel.stores._atomic import as_path, place_errors, read_json, replace_bytes, write_json
+from cellabel.stores._memory import FileMemory
 from cellabel.stores.artefacts import ArtefactStore, PlateStore, check_plate_id, plate_store
 from cellabel.stores.home import Home, open_home
 from cellabel.stores.tables import TableStore
 
 __all__ = [
     "ArtefactStore",
+    "FileMemory",
     "Home",
     "PlateStore",
     "TableStore",

@@ -97,6 +97,15 @@ def read_json(path: UPath) -> dict[str, Any] | None:
         raise InputError(
             f"{path} cannot be read ({error}): see that the store can be reached and you may read it."
         ) from error
+    return parse_json(text, path)
+
+
+def parse_json(text: bytes, path: UPath | str) -> dict[str, Any]:
+    """The JSON object of a file's content.
+
+    Raises:
+        InputError: it is not JSON; `path` names it.
+    """
     try:
         return cast(dict[str, Any], json.loads(text))
     except json.JSONDecodeError as error:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cellabel.errors import InputError
-from cellabel.stores._atomic import as_path, replace_bytes
+from cellabel.stores._atomic import as_path, is_local, replace_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,4 +64,7 @@ class TableStore:
         folder = self.root.joinpath(*parts)
         if not folder.exists():
             return []
+        if is_local(folder):
+            names = (name for name in os.listdir(str(folder)) if name.endswith(".parquet"))
+            return sorted(name.removesuffix(".parquet") for name in names)
         return sorted(file.name.removesuffix(".parquet") for file in folder.glob("*.parquet"))

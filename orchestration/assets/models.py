@@ -95,7 +95,7 @@ def organelle_model(organelle: Organelle) -> dg.AssetsDefinition:
                 "model_card": dg.MetadataValue.md(registry.card(organelle.name, challenger.version.version)),
                 **{
                     name: figure((challenger.folder / f"{name}.png").read_bytes(), name.replace("_", " "))
-                    for name in ("learning_curve", "example", "failure", "agreement")
+                    for name in ("learning_curve", "example", "failure", "agreement", "gain")
                     if (challenger.folder / f"{name}.png").exists()
                 },
             },

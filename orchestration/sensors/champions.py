@@ -12,10 +12,17 @@ from orchestration.resources import Alerts, Models, Stores
 
 if TYPE_CHECKING:
     from cellabel.loop import FollowedChampion
+    from cellabel.loop.predictions import StalePlate
     from cellabel.registry import ModelRegistry
     from cellabel.stores import Home
 
 __all__ = ["champion_changed"]
+
+PLATES_A_LOOK = 20
+"""Plates that one look asks to predict again, and runs under way from which on it asks for none."""
+
+AFTER = " after "
+"""In the cursor, between the champions that are followed and the last plate that was asked for."""
 
 IN_FLIGHT = [
     dg.DagsterRunStatus.QUEUED,
@@ -72,8 +79,12 @@ def champion_changed(
                 home, registry, alerts, [one for one in organelles if one.name not in versions]
             )
             return dg.SkipReason(missing or "no champion has changed")
+        under_way = _count_in_flight(context, "ingest", predict.name)
+        if under_way >= PLATES_A_LOOK:
+            return dg.SkipReason(f"{under_way} plates are in runs already")
         busy = {run.tags.get("dagster/partition", "") for run in _in_flight(context, "ingest", predict.name)}
         stale = stale_predictions(home, versions)
+        asked = _next_in_turn([one for one in stale if one.plate_id not in busy], position, context.cursor)
         requests = [
             _predict_again(
                 predict.name,
@@ -82,19 +93,33 @@ def champion_changed(
                 {name: followed[name] for name in item.organelles},
                 reports=home.settings.drift.evidently,
             )
-            for item in stale
-            if item.plate_id not in busy
+            for item in asked
         ]
         known = set(context.instance.get_dynamic_partitions(plates.name or "plates"))
-        unknown = [item.plate_id for item in stale if item.plate_id not in known]  # imported without a run
-        settled = not stale and not busy
+        unknown = [item.plate_id for item in asked if item.plate_id not in known]  # imported without a run
+        cursor = context.cursor
+        if not stale and not busy:
+            cursor = position
+        elif asked:
+            cursor = f"{position}{AFTER}{asked[-1].plate_id}"
         return dg.SensorResult(
             run_requests=requests,
             dynamic_partitions_requests=[plates.build_add_request(unknown)] if unknown else [],
-            cursor=position if settled else context.cursor,
+            cursor=cursor,
         )
 
     return sensor
+
+
+def _next_in_turn(stale: Sequence["StalePlate"], position: str, cursor: str | None) -> list["StalePlate"]:
+    """A few plates, going on after the last one that was asked for: one that fails again keeps nobody out."""
+    before, _, last = (cursor or "").partition(AFTER)
+    last = last if before == position else ""
+    later: list[StalePlate] = []
+    others: list[StalePlate] = []
+    for one in stale:
+        (later if one.plate_id > last else others).append(one)
+    return [*later, *others][:PLATES_A_LOOK]
 
 
 def _missing(home: "Home", registry: "ModelRegistry", alerts: Alerts, organelles: list[Organelle]) -> str:
@@ -115,6 +140,11 @@ def _in_flight(context: dg.SensorEvaluationContext, *jobs: str) -> list[dg.Dagst
         for job in jobs
         for run in context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=IN_FLIGHT))
     ]
+
+
+def _count_in_flight(context: dg.SensorEvaluationContext, *jobs: str) -> int:
+    filters = [dg.RunsFilter(job_name=job, statuses=IN_FLIGHT) for job in jobs]
+    return sum(context.instance.get_runs_count(one) for one in filters)
 
 
 def _follow(job: str, organelle: str, version: int, turn: int) -> dg.RunRequest:

@@ -16,6 +16,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cellabel.alerts._ledger as alert_ledger
 from cellabel import InputError
 from cellabel.alerts import Alert, AlertLedger, alert_id
 
@@ -263,3 +264,15 @@ def test_a_ledger_in_an_object_store_works_alike():
 def test_importing_the_room_does_not_import_apprise():
     code = "import sys, cellabel.alerts; assert not {'apprise', 'mlflow', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_alerts_that_everyone_has_had_are_not_read_again(ledger, monkeypatch):
+    for number in range(5):
+        ledger.write(alert(f"drift-P{number}"))
+    ledger.deliver_pending()
+    ledger.write(alert("drift-P9"))
+    read = []
+    known = alert_ledger.read_json
+    monkeypatch.setattr(alert_ledger, "read_json", lambda path: (read.append(path), known(path))[1])
+    assert ledger.deliver_pending().delivered == (("drift-P9", "log"),)
+    assert {path.name for path in read if path.parent.name == "alerts"} == {"drift-P9.json"}

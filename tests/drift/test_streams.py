@@ -257,8 +257,8 @@ def test_ten_thousand_plates_of_history_cost_little(detector):
         watch.tick(PlateObservation(f"Plate-{number:06d}", moment, moment, rows))
     data = watch.to_bytes()
     assert len(data) < 5e6
-    started = time.perf_counter()
+    started = time.process_time()
     loaded = InstrumentWatch.from_bytes(data, {detector.fingerprint: detector})
     assert loaded.tick(plate(99, 3.0)).drift
     loaded.to_bytes()
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0

@@ -626,6 +626,25 @@ def test_too_few_wells_are_not_calibrated_with_the_reason(home, enter, judge, re
     assert epoch.detector is None and epoch.harm is None and epoch.reason in summary["verdicts"].tolist()
 
 
+def test_a_champion_that_came_without_a_reference_is_followed_and_not_calibrated(
+    home, enter, judge, registry, tmp_path
+):
+    enter()
+    judge()
+    follow_champion(home, registry, NUCLEI)
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    save_model(untrained(9), folder)
+    (folder / "metrics.json").write_text("{}")
+    bare = registry.register(folder, "nuclei", tags={"test_set": "t1"})
+    registry.promote("nuclei", bare.version, reason="by hand")
+    summary = follow_champion(home, registry, NUCLEI)
+    assert summary["verdicts"].tolist()[0].startswith("version 2 of nuclei came without embeddings")
+    epoch = open_epoch(home, "scope", "nuclei")
+    assert (epoch.epoch, epoch.detector, epoch.model_version) == ("nuclei-v2-2", None, 2)
+    assert followed_champion(home, "nuclei").version == 2
+
+
 def test_where_harm_cannot_be_learnt_drift_is_watched_all_the_same(home, enter, judge, registry, monkeypatch):
     def refuse(*args, **kwargs):
         raise InputError("Harm needs at least 10 reference and 10 corrupted wells; add wells.")

@@ -237,6 +237,49 @@ def test_a_stream_without_a_detector_says_why(lab):
     assert incidents(lab.home) == []
 
 
+def test_a_champion_without_a_reference_is_told_on_every_plate_and_the_frozen_streams_go_on(lab):
+    reason = "version 2 of nuclei came without embeddings of held-out wells"
+    nothing = np.zeros(0)
+    lab.follow(detector=None, reason=reason, version=2, plates=(), centre=nothing, spread=nothing)
+    for name, hour in (("P1", 0), ("P2", 1)):
+        lab.plate(name, hour, embedded=False, drift=DRIFT * hour)
+        lab.embed(name, version=2, drift=DRIFT * hour)
+    assert lab.tick() == {
+        "P1": "acquisition=no nuclei=not_calibrated",
+        "P2": "acquisition=drift nuclei=not_calibrated",
+    }
+    assert stored_verdict(lab.home, "P2")["streams"]["nuclei"]["reason"] == reason
+    assert [one.streams for one in incidents(lab.home)] == [("acquisition",)]
+    before = lab.snapshot()
+    assert lab.tick() == {} and lab.snapshot() == before
+
+
+def one_well(lab, plate, hour, drift=0.0):
+    lab.plate(plate, hour, embedded=False)
+    rows = lab.rows(plate, drift).iloc[:1]
+    lab.home.tables.write(rows, ACQUISITION, plate)
+    lab.home.tables.write(rows, "embeddings", "nuclei", "v1", plate)
+
+
+@pytest.mark.parametrize(("drift", "said"), [(0.0, "no"), (4 * DRIFT, "drift")])
+def test_a_plate_with_one_well_is_judged_by_it(lab, drift, said):
+    one_well(lab, "P1", 0, drift)
+    assert lab.tick() == {"P1": f"acquisition={said} nuclei={said}"}
+    nuclei = stored_verdict(lab.home, "P1")["streams"]["nuclei"]
+    assert (nuclei["n_wells"], nuclei["n_alarms"]) == (1, int(said == "drift"))
+    assert nuclei["first_well"] == ("A01" if drift else None)
+    assert [one.wells for one in incidents(lab.home)] == [("P1/A01",)] * int(said == "drift")
+    lab.plate("P2", 1)
+    assert lab.tick() == {"P2": "acquisition=no nuclei=no"}
+
+
+def test_a_plate_whose_only_well_has_no_embedding_is_not_calibrated(lab):
+    one_well(lab, "P1", 0)
+    lab.home.tables.write(lab.rows("P1").iloc[:0], "embeddings", "nuclei", "v1", "P1")
+    assert lab.tick() == {"P1": "acquisition=no nuclei=not_calibrated"}
+    assert "no well" in stored_verdict(lab.home, "P1")["streams"]["nuclei"]["reason"]
+
+
 def test_rows_are_standardised_by_the_epoch_and_taken_in_the_order_of_imaging(lab):
     centre, spread = np.full(4, 40.0), np.full(4, 10.0)
     lab.follow(version=2, centre=centre, spread=spread)

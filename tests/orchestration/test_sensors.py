@@ -33,6 +33,7 @@ from cellabel.stores import write_json
 from orchestration.definitions import defs
 from orchestration.jobs import QUEUE
 from orchestration.resources import Alerts
+from orchestration.sensors import champions as champion_sensor
 
 PROJECT = Path(__file__).parents[2]
 
@@ -496,6 +497,25 @@ def test_a_plate_that_the_frozen_encoder_has_missed_is_shown_to_it(home, look, c
     end(request.run_key, dg.DagsterRunStatus.SUCCESS)
     look("champion_changed")
     assert look("champion_changed")[0].skip_message == "no champion has changed"
+
+
+def test_many_plates_are_predicted_again_a_few_at_a_time_and_each_has_its_turn(
+    home, look, champions, accepted, instance, monkeypatch
+):
+    monkeypatch.setattr(champion_sensor, "PLATES_A_LOOK", 3)
+    names = [f"P{number}" for number in range(1, 9) if number != 3]
+    for plate in names:
+        home.plates.update_record(plate, status="accepted", content_hash="c" * 20)
+    champions["nuclei"] = 2
+    follow(home, "nuclei", 2)
+    asked = []
+    for turn in range(3):
+        _, requests = look("champion_changed")
+        asked.append([one.partition_key for one in requests])
+        assert look("champion_changed")[0].skip_message == "3 plates are in runs already" or turn == 2
+        for run in instance.get_runs():  # all fail
+            instance.delete_run(run.run_id)
+    assert asked == [names[:3], names[3:6], [names[6], *names[:2]]]
 
 
 def test_a_plate_in_flight_is_left_to_its_run(home, look, champions, accepted, instance):

@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+import cellabel.plates.inbox as inbox_module
 from cellabel.plates.inbox import scan_inbox, vendor_state
 
 
@@ -121,3 +122,51 @@ def test_a_name_that_is_no_text_does_not_stop_the_others(inbox):
     with open(os.fsencode(inbox / "P1") + b"/\xff\xfe.tif", "wb") as file:
         file.write(b"x")
     assert names(scan_inbox(inbox, {}, now=0, settle_seconds=0)[0]) == ["P1"]
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Twenty folders that were taken in, as they are remembered."""
+    for number in range(20):
+        (tmp_path / f"P{number:02d}").mkdir()
+        (tmp_path / f"P{number:02d}" / "a.tif").write_bytes(b"1")
+    _, memory = scan_inbox(tmp_path, {}, now=0, settle_seconds=0)
+    return tmp_path, memory
+
+
+def looked_into(monkeypatch, inbox, memory, **options):
+    seen = []
+    look = inbox_module._fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            inbox_module, "_fingerprint", lambda folder: (seen.append(folder.name), look(folder))[1]
+        )
+        arrivals, after = scan_inbox(inbox, memory, settle_seconds=0, **options)
+    assert names(arrivals) == sorted(memory) and after.keys() == memory.keys()
+    return set(seen), after
+
+
+def test_only_a_few_of_the_folders_taken_in_are_looked_into_again(many, monkeypatch):
+    inbox, memory = many
+    assert looked_into(monkeypatch, inbox, memory, now=1)[0] == set(memory), "none of them is taken in"
+    found, after = looked_into(monkeypatch, inbox, memory, now=1, taken=set(memory), looks=3)
+    assert len(found) == 3
+    assert [one["fingerprint"] for one in after.values()] == [one["fingerprint"] for one in memory.values()]
+    turns = [looked_into(monkeypatch, inbox, memory, now=t, taken=set(memory), looks=3)[0] for t in range(60)]
+    assert set().union(*turns) == set(memory), "each has its turn"
+
+
+def test_a_file_that_comes_into_a_folder_taken_in_is_seen_at_once(many, monkeypatch):
+    inbox, memory = many
+    (inbox / "P07" / "b.tif").write_bytes(b"2")
+    found, after = looked_into(monkeypatch, inbox, memory, now=1, taken=set(memory), looks=0)
+    assert found == {"P07"}
+    assert after["P07"]["fingerprint"] != memory["P07"]["fingerprint"]
+
+
+def test_a_folder_that_is_gone_is_forgotten(many):
+    inbox, memory = many
+    (inbox / "P07" / "a.tif").unlink()
+    (inbox / "P07").rmdir()
+    _, after = scan_inbox(inbox, memory, now=1, settle_seconds=0, taken=set(memory), looks=0)
+    assert memory.keys() - after.keys() == {"P07"}

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from cellabel import InputError
 from cellabel.reports import (
+    Thumbnail,
     agreement_figure,
     bland_altman_figure,
     control_chart_figure,
@@ -24,6 +25,7 @@ from cellabel.reports import (
     evidently_report,
     example_figure,
     figure_png,
+    gain_figure,
     learning_curve_figure,
     model_card,
     overlay,
@@ -32,7 +34,26 @@ from cellabel.reports import (
     scatter_figure,
 )
 
+ENDS = (("", 0.0), ("_ci_lower", -0.1), ("_ci_upper", 0.1))
 RNG = np.random.default_rng(0)
+CONDITIONS = ("clean", "defocus +1", "defocus +3", "contrast -2", "contrast +4", "lamp × 0.5", "defocus 4 µm")
+GAIN = pd.DataFrame(
+    [
+        {"condition": condition, "metric": metric}
+        | {
+            f"{side}{end}": size + extra
+            for side, size in (("before", 0.4), ("after", 0.2))
+            for end, extra in ENDS
+        }
+        for condition in CONDITIONS
+        for metric in ("Nuclei_Count", "Nuclei_TotalArea")
+    ]
+)
+THUMBNAILS = [
+    Thumbnail(point, RNG.normal(size=(64, 96)), f"P1/A{point:02d}", heading, 0.65)
+    for heading, points in (("farthest", (1, 2, 3)), ("nearest", (4, 5)))
+    for point in points
+]
 TRUE = RNG.normal(100, 20, 24)
 PREDICTED = TRUE + RNG.normal(2, 5, 24)
 HISTORY = pd.DataFrame(
@@ -55,7 +76,15 @@ FIGURES = {
     "map": lambda: embedding_map_figure(RNG.normal(size=(9, 2)), list("abcabcabc"), method="PaCMAP"),
     "map of numbers": lambda: embedding_map_figure(RNG.normal(size=(9, 2)), range(9)),
 }
+FIGURES |= {
+    "gain": lambda: gain_figure(GAIN, title="nuclei"),
+    "map with thumbnails": lambda: embedding_map_figure(
+        RNG.normal(size=(9, 2)), list("aaabbbccc"), title="P1", method="PaCMAP", thumbnails=THUMBNAILS
+    ),
+}
 EMPTY = {
+    "gain of nothing": lambda: gain_figure(pd.DataFrame()),
+    "gain of clean wells alone": lambda: gain_figure(GAIN[GAIN["condition"] == "clean"]),
     "scatter": lambda: scatter_figure([], [], "Nuclei_Count"),
     "scatter of nothing measured": lambda: scatter_figure([np.nan], [1.0], "Nuclei_Count"),
     "scatter of one well": lambda: scatter_figure([1.0], [1.0], "Nuclei_Count"),
@@ -102,6 +131,21 @@ def test_figures_say_what_was_computed(monkeypatch):
     assert f"n = 24, r = {r:.3f}, concordance = 0.9" in texts[0]
     for value in (difference.mean(), *limits):
         assert f"{value:.3g}".replace("-", "−") in texts[1]
+
+
+def test_a_map_names_its_thumbnails_and_a_gain_its_corruptions(monkeypatch):
+    texts = []
+
+    def keep(figure, *_, **__):
+        texts.append([text.get_text() for text in figure.findobj(lambda item: hasattr(item, "get_text"))])
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    FIGURES["map with thumbnails"]()
+    FIGURES["gain"]()
+    assert {"farthest", "nearest", "1  P1/A01", "5  P1/A05"} <= set(texts[0])
+    assert texts[0].count("3") >= 1, "the number stands at its point too"
+    assert {"defocus, severity", "contrast, severity", "lamp × 0.5", "champion", "retrained"} <= set(texts[1])
+    assert "brightness, severity" not in texts[1]
 
 
 def test_figures_leave_no_pyplot_state():
