@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as lightning
+import numpy as np
 import pandas as pd
 import torch
 from quality import split
@@ -26,15 +27,15 @@ from torch import nn
 
 from cellabel.datasets import Dataset
 from cellabel.evaluation import downstream_metrics
-from cellabel.loop.held_out import LabelledField, evaluate_model
+from cellabel.loop.stains import stained
+from cellabel.measurement import measure_field
 from cellabel.networks import OrganelleModel, UNet
-from cellabel.organelles import organelle
+from cellabel.plates import Plate
+from cellabel.prediction import predict_image, segment_prediction
 from cellabel.training import TrainingConfig
 from cellabel.training._callbacks import callbacks
 from cellabel.training._module import Fitting
 from cellabel.training._surroundings import quiet, threads
-
-WELL = ["Metadata_Plate", "Metadata_Well"]
 
 
 def networks() -> dict[str, Callable[[], nn.Module]]:
@@ -79,8 +80,8 @@ def fitted(network: nn.Module, dataset: Dataset, config: TrainingConfig) -> tupl
         return fitting.judged.eval(), int(fitting.history[-1]["step"])
 
 
-def scores(network: nn.Module, dataset: Dataset, fields: list[LabelledField]) -> dict[str, float]:
-    """Pixel Pearson, and Pearson and Lin's concordance of every primary metric over wells."""
+def scores(network: nn.Module, dataset: Dataset, tested: list[Plate]) -> dict[str, float]:
+    """Median pixel Pearson of a field; Pearson and Lin's concordance of every primary metric over wells."""
     config = {
         "network": {},
         "organelle": dataset.organelle,
@@ -89,17 +90,33 @@ def scores(network: nn.Module, dataset: Dataset, fields: list[LabelledField]) ->
         "pixel_size_um": dataset.pixel_size_um,
         "intensity_units": "stain",
     }
-    held_out = evaluate_model(OrganelleModel(network, config).eval(), fields, {"clean": None})  # type: ignore[arg-type]
-    metrics = organelle(dataset.organelle).primary_metrics
-    true, predicted = (held_out.wells(side)[[*WELL, *metrics]] for side in ("true", "predicted"))
-    table = downstream_metrics(true, predicted, n_bootstrap=0).set_index("feature")
-    found = {"pixel Pearson": held_out.pixel_pearson()}
-    for metric in metrics:
-        found |= {
+    model, recipe = OrganelleModel(network, config).eval(), dataset.recipe  # type: ignore[arg-type]
+    sides: dict[str, list[pd.DataFrame]] = {"true": [], "predicted": []}
+    correlations = []
+    for plate in tested:
+        size = plate.pixel_size_um
+        for field in plate.fields():
+            truth = stained(field, recipe, size)
+            assert truth is not None
+            image = predict_image(model, field.image("transmitted")) * model.target_scale
+            labels = segment_prediction(image, model, pixel_size_um=size)
+            correlations.append(np.corrcoef(truth.target.ravel(), image.ravel())[0, 1])
+            for side, found, pixels in (
+                ("true", truth.labels, truth.target),
+                ("predicted", labels, image),
+            ):
+                row = measure_field(found, pixels, organelle=recipe.name, pixel_size_um=size)
+                sides[side].append(row.assign(Metadata_Plate=plate.plate_id, Metadata_Well=field.well))
+    true, predicted = (pd.concat(rows, ignore_index=True) for rows in sides.values())
+    keep = ["Metadata_Plate", "Metadata_Well", *recipe.primary_metrics]
+    table = downstream_metrics(true[keep], predicted[keep], n_bootstrap=0).set_index("feature")
+    told = {"pixel Pearson": float(np.median(correlations))}
+    for metric in recipe.primary_metrics:
+        told |= {
             f"{metric} r": table.loc[metric, "pearson"],
             f"{metric} Lin": table.loc[metric, "concordance"],
         }
-    return found
+    return told
 
 
 def main() -> None:
@@ -120,7 +137,6 @@ def main() -> None:
     settings |= {name: json.loads(text) for name, text in (one.split("=", 1) for one in chosen.settings)}
     config = TrainingConfig(**settings)
     dataset, tested = split(chosen, chosen.organelle)
-    fields = [LabelledField.of(plate, f.well, f.site) for plate in tested for f in plate.fields()]
     rows = []
     for name, build in networks().items():
         torch.manual_seed(config.seed)
@@ -128,9 +144,10 @@ def main() -> None:
         parameters = sum(one.numel() for one in network.parameters())
         network, steps = fitted(network, dataset, config)
         row = {"network": name, "parameters": parameters, "steps": steps, "cpu_s": time.process_time() - cpu}
-        rows.append(row | scores(network, dataset, fields))
+        rows.append(row | scores(network, dataset, tested))
         print(json.dumps(rows[-1]), flush=True)
-    print(f"{chosen.organelle}, {len(fields)} wells of {len(tested)} unseen plates, {chosen.seconds:.0f} s:")
+    wells = chosen.wells * len(tested)
+    print(f"{chosen.organelle}, {wells} wells of {len(tested)} unseen plates, {chosen.seconds:.0f} s:")
     print(pd.DataFrame(rows).set_index("network").T.to_string(float_format="%.3f"))
 
 
