@@ -449,13 +449,14 @@ def test_only_stale_plates_are_predicted_again(home, look, champions, accepted, 
     assert request.partition_key == "P1" and request.job_name == "predict"
     assert limits_of_the_queue() == {(QUEUE, request.tags[QUEUE]): 1}
     assert request.run_key == "predict:P1:cccccccccccc:nuclei=2/1"
-    assert [key.to_user_string() for key in request.asset_selection] == [
+    assert {key.to_user_string() for key in request.asset_selection} == {
         "nuclei/predicted_plate",
         "nuclei/prediction_table",
+        "nuclei/prediction_report",
         "encoder/embedded_plate",
         "cell_table",
         "clone_ranking",
-    ]
+    }
     assert look("champion_changed")[1] == []
     predicted(home, "P1", "nuclei", 2)
     end(request.run_key, dg.DagsterRunStatus.SUCCESS)
@@ -463,7 +464,10 @@ def test_only_stale_plates_are_predicted_again(home, look, champions, accepted, 
     assert look("champion_changed")[0].skip_message == "no champion has changed"
 
 
-def test_a_plate_that_waits_for_two_organelles_is_predicted_in_one_run(home, look, champions, accepted):
+def test_a_plate_that_waits_for_two_organelles_is_predicted_in_one_run(
+    home, monkeypatch, look, champions, accepted
+):
+    monkeypatch.setenv("CELLABEL_DRIFT__EVIDENTLY", "false")
     champions.update(nuclei=2, er=1)
     follow(home, "nuclei", 2)
     follow(home, "er", 1)
