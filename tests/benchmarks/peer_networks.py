@@ -2,7 +2,7 @@
 
     pip install --no-deps --target PEERS monai
     PYTHONPATH=PEERS python tests/benchmarks/peer_networks.py --work FOLDER [--organelle nuclei]
-        [--seconds 300] [--train-plates 6] [--test-plates 4] [setting=value …]
+        [--only MONAI] [--seconds 300] [--train-plates 6] [--test-plates 4] [setting=value …]
 
 Plates, split and scores are those of `quality.py` (the folder can be shared). Crops, augmentations, loss,
 optimiser and schedule are one configuration; only the network differs. Each gets the same seconds, so that a
@@ -11,7 +11,6 @@ network that is cheaper by step may take more of them; steps are printed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -22,20 +21,33 @@ import lightning.pytorch as lightning
 import numpy as np
 import pandas as pd
 import torch
-from quality import split
-from torch import nn
+from quality import options, settings_of, split
+from torch import Tensor, nn
 
 from cellabel.datasets import Dataset
 from cellabel.evaluation import downstream_metrics
 from cellabel.loop.stains import stained
 from cellabel.measurement import measure_field
-from cellabel.networks import OrganelleModel, UNet
+from cellabel.networks import OrganelleModel, UNet, pad_to_grid
 from cellabel.plates import Plate
 from cellabel.prediction import predict_image, segment_prediction
 from cellabel.training import TrainingConfig
 from cellabel.training._callbacks import callbacks
 from cellabel.training._module import Fitting
 from cellabel.training._surroundings import quiet, threads
+
+
+class Padded(nn.Module):
+    """A network for sizes that are multiples of `stride`, for any size: padded and cut back as ours is."""
+
+    def __init__(self, network: nn.Module, stride: int) -> None:
+        super().__init__()
+        self.network, self.stride = network, stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 1, H, W) → the same."""
+        height, width = images.shape[-2:]
+        return self.network(pad_to_grid(images, self.stride))[..., :height, :width]
 
 
 def networks() -> dict[str, Callable[[], nn.Module]]:
@@ -52,8 +64,8 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
         return found
     return found | {
         "MONAI BasicUNet, 16 channels": lambda: BasicUNet(2, 1, 1, features=(16, 32, 64, 128, 256, 16)),
-        "MONAI UNet, 16 channels, residual": lambda: MonaiUNet(
-            2, 1, 1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2
+        "MONAI UNet, 16 channels, residual": lambda: Padded(
+            MonaiUNet(2, 1, 1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2), 16
         ),
     }
 
@@ -120,25 +132,16 @@ def scores(network: nn.Module, dataset: Dataset, tested: list[Plate]) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--work", type=Path, required=True, help="folder of plates; kept for the next run")
+    parser = options(__doc__, 300)
     parser.add_argument("--organelle", default="nuclei")
-    parser.add_argument("--seconds", type=float, default=300, help="of training a network")
-    parser.add_argument("--train-plates", type=int, default=6)
-    parser.add_argument("--test-plates", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("settings", nargs="*", help="training settings, name=value (JSON)")
+    parser.add_argument("--only", default="", help="networks whose name holds this")
     chosen = parser.parse_intermixed_args()
-    chosen.family, chosen.preset, chosen.wells, chosen.size = "a", "10x", 24, 512
-    torch.set_num_threads(chosen.threads)
-    settings = {"max_steps": 100_000, "time_limit_s": chosen.seconds, "num_threads": chosen.threads}
-    settings |= {name: json.loads(text) for name, text in (one.split("=", 1) for one in chosen.settings)}
-    config = TrainingConfig(**settings)
+    config = TrainingConfig(**settings_of(chosen))
     dataset, tested = split(chosen, chosen.organelle)
     rows = []
     for name, build in networks().items():
+        if chosen.only not in name:
+            continue
         torch.manual_seed(config.seed)
         network, cpu = build(), time.process_time()
         parameters = sum(one.numel() for one in network.parameters())

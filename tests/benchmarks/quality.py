@@ -177,24 +177,37 @@ def run(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> Non
     report(held_out.wells("true"), held_out.wells("predicted"), again, metrics)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(description: str | None, seconds: float) -> argparse.ArgumentParser:
+    """What every benchmark on these plates can be told."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of plates; kept for the next run")
-    parser.add_argument("--organelles", nargs="+", default=["nuclei", "er", "golgi", "gfp"])
     parser.add_argument("--family", default="a")
     parser.add_argument("--preset", default="10x")
     parser.add_argument("--train-plates", type=int, default=6)
     parser.add_argument("--test-plates", type=int, default=4)
     parser.add_argument("--wells", type=int, default=24)
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--seconds", type=float, default=1200, help="of training an organelle")
+    parser.add_argument("--seconds", type=float, default=seconds, help="of training a network")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--again", action="store_true", help="score the models in the folder; train none")
     parser.add_argument("settings", nargs="*", help="training settings, name=value (JSON)")
-    arguments = parser.parse_intermixed_args()
+    return parser
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, object]:
+    """The training's settings: as long as the seconds allow, and what was given by name."""
     torch.set_num_threads(arguments.threads)
-    settings = {"max_steps": 100_000, "time_limit_s": arguments.seconds, "num_threads": arguments.threads}
-    settings |= {name: _value(text) for name, text in (pair.split("=", 1) for pair in arguments.settings)}
+    known = {"max_steps": 100_000, "time_limit_s": arguments.seconds, "num_threads": arguments.threads}
+    return known | {name: _value(text) for name, text in (one.split("=", 1) for one in arguments.settings)}
+
+
+def main() -> None:
+    parser = options(__doc__, 1200)
+    parser.add_argument("--organelles", nargs="+", default=["nuclei", "er", "golgi", "gfp"])
+    parser.add_argument("--again", action="store_true", help="score the models in the folder; train none")
+    arguments = parser.parse_intermixed_args()
+    settings = settings_of(arguments)
     print(f"parameters {parameters_hash(arguments.family)}, {json.dumps(settings)}", flush=True)
     for name in arguments.organelles:
         run(arguments, name, TrainingConfig(**settings))

@@ -1,6 +1,6 @@
 """The study's table 2: what is measured when cells are seen at another scale than a network was trained at.
 
-    python tests/benchmarks/scale_study.py --work FOLDER [--organelle nuclei] [--seconds 300]
+    python tests/benchmarks/scale_study.py --work FOLDER [--seconds 300]
         [--train-plates 6] [--test-plates 4] [setting=value …]
 
 Plates, split and scores are those of `quality.py` (the folder can be shared); every image is enlarged or
@@ -15,13 +15,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from quality import plates
+from quality import options, plates, settings_of
 
 from cellabel.datasets import build_dataset
 from cellabel.datasets._resample import resample
@@ -44,6 +42,7 @@ STUDY = {
 """Number, total intensity, mean intensity, area: Pearson, from the study."""
 METRICS = ("Nuclei_Count", "Nuclei_TotalIntensity", "Nuclei_MeanIntensity", "Nuclei_TotalArea")
 WIDE = (0.7, 1.4)
+NAME = "nuclei"
 
 
 def zoomed(image: np.ndarray, factor: float) -> np.ndarray:
@@ -62,7 +61,7 @@ class ScaledField:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.field, name)
 
-    def image(self, role: str, plane: str = "middle") -> np.ndarray:
+    def image(self, role: str, plane: str = "sharpest") -> np.ndarray:
         """(H, W) of the stored dtype."""
         return zoomed(self.field.image(role, plane), self.factor)  # type: ignore[arg-type]
 
@@ -103,7 +102,7 @@ def trained(arguments: argparse.Namespace, factor: float, config: TrainingConfig
     tested = [ScaledPlate(one, factor) for one in plates(arguments, "test")]
     held_out = [(plate.plate_id, well) for plate in tested for well in plate.wells]
     known = [ScaledPlate(one, factor) for one in plates(arguments, "train")]
-    dataset = build_dataset([*known, *tested], arguments.organelle, held_out=held_out)  # type: ignore[list-item]
+    dataset = build_dataset([*known, *tested], NAME, held_out=held_out)  # type: ignore[list-item]
     return train(dataset, config, progress=lambda told: print(f"  {told}", flush=True)).model
 
 
@@ -111,7 +110,7 @@ def agreement(
     arguments: argparse.Namespace, model: OrganelleModel, factor: float, *, told: bool
 ) -> list[float]:
     """Pearson of each metric over the test wells, predicted at a scale, which the network may be told."""
-    recipe = organelle(arguments.organelle)
+    recipe = organelle(NAME)
     sides: dict[str, list[pd.DataFrame]] = {"true": [], "predicted": []}
     for plate in (ScaledPlate(one, factor) for one in plates(arguments, "test")):
         size = plate.pixel_size_um
@@ -139,20 +138,8 @@ def agreement(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--work", type=Path, required=True, help="folder of plates; kept for the next run")
-    parser.add_argument("--seconds", type=float, default=300, help="of training a network")
-    parser.add_argument("--train-plates", type=int, default=6)
-    parser.add_argument("--test-plates", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("settings", nargs="*", help="training settings, name=value (JSON)")
-    chosen = parser.parse_intermixed_args()
-    chosen.organelle, chosen.family, chosen.preset, chosen.wells, chosen.size = "nuclei", "a", "10x", 24, 512
-    torch.set_num_threads(chosen.threads)
-    settings = {"max_steps": 100_000, "time_limit_s": chosen.seconds, "num_threads": chosen.threads}
-    settings |= {name: json.loads(text) for name, text in (one.split("=", 1) for one in chosen.settings)}
+    chosen = options(__doc__, 300).parse_intermixed_args()
+    settings = settings_of(chosen)
     usual, wide = TrainingConfig(**settings), TrainingConfig(**settings, scale_range=WIDE)
     large, small, middle = (
         trained(chosen, factor, config) for factor, config in ((1.3, usual), (0.7, usual), (1.0, wide))
