@@ -62,7 +62,8 @@ def replace_bytes(path: UPath, data: bytes) -> None:
                 "then run this again."
             ) from error
         return
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    # As scratch folders are called: whoever writes there next sweeps what a killed process has left.
+    scratch = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(str(scratch), "wb") as file:

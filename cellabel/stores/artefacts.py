@@ -166,7 +166,10 @@ class ArtefactStore:
         for left in folder.glob(".*.part"):
             owner = re.search(r"\.(\d+)-[0-9a-f]{8}\.part$", left.name)
             if owner and not _is_running(int(owner.group(1))):
-                shutil.rmtree(str(left), ignore_errors=True)
+                if left.is_dir():
+                    shutil.rmtree(str(left), ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
 
     def _is_complete(self, name: str, version: str) -> bool:
         return (self._folder(name) / version / ".complete").exists()
