@@ -111,16 +111,16 @@ def diagnose(
         for kind, severity, corrupted in _corrupted(images, kinds, full_scale)
     ]
     candidates = _with_those_between(clean, tried)
-    others = [
-        _Candidate(name, 1.0, _embedded(embed, [change(image) for image in images], new.shape[1]))
-        for name, change in (alternatives or {}).items()
-    ]
     if not candidates:
         raise InputError("No corruption leaves these images readable; give other kinds or other images.")
     if mmd_permutation_test(clean, new, n_permutations=199, seed=seed).p_value > SIGNIFICANT:
         return Diagnosis(
             None, None, 1.0, "The new embeddings do not differ from the reference beyond chance."
         )
+    others = [
+        _Candidate(name, 1.0, _embedded(embed, [change(image) for image in images], new.shape[1]))
+        for name, change in (alternatives or {}).items()
+    ]
     distances = _distances(clean, [*candidates, *others], new, np.random.default_rng(seed))
     groups = [*(_group(c.kind, exposure) for c in candidates), *(None for _ in others)]
     return _answer([*candidates, *others], groups, distances)

@@ -164,7 +164,8 @@ def diagnose_incident(
         if _is_known(looks[-1].diagnosis, home.settings.drift.min_confidence):
             break
     else:
-        looks += [] if witness is None else [witness]
+        if witness is not None:
+            looks.append(witness)
     if not looks:
         raise InputError(
             f"No stream on {incident.instrument} is calibrated and has seen {plate}: train and promote a "

@@ -95,10 +95,15 @@ def read_json(path: UPath) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except place_errors() as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): see that the store can be reached and you may read it."
-        ) from error
+        raise cannot_be_read(path, error) from error
     return parse_json(text, path)
+
+
+def cannot_be_read(path: UPath | str, error: Exception) -> InputError:
+    """The sentence for a file that is there and cannot be read."""
+    return InputError(
+        f"{path} cannot be read ({error}): see that the store can be reached and you may read it."
+    )
 
 
 def parse_json(text: bytes, path: UPath | str) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from upath import UPath
 
-from cellabel.errors import InputError
-from cellabel.stores._atomic import is_local, parse_json, read_json
+from cellabel.stores._atomic import cannot_be_read, is_local, parse_json, read_json
 
 __all__ = ["FileMemory"]
 
@@ -76,9 +75,7 @@ class FileMemory(Generic[Content]):
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise InputError(
-                f"{path} cannot be read ({error}): see that the store can be reached and you may read it."
-            ) from error
+            raise cannot_be_read(path, error) from error
         content = self._parse(parse_json(text, path))
         if time.time_ns() - max(mark[2:]) > SETTLED_NS:
             self._known[path] = mark, content

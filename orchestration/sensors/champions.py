@@ -115,11 +115,7 @@ def _next_in_turn(stale: Sequence["StalePlate"], position: str, cursor: str | No
     """A few plates, going on after the last one that was asked for: one that fails again keeps nobody out."""
     before, _, last = (cursor or "").partition(AFTER)
     last = last if before == position else ""
-    later: list[StalePlate] = []
-    others: list[StalePlate] = []
-    for one in stale:
-        (later if one.plate_id > last else others).append(one)
-    return [*later, *others][:PLATES_A_LOOK]
+    return sorted(stale, key=lambda one: one.plate_id <= last)[:PLATES_A_LOOK]
 
 
 def _missing(home: "Home", registry: "ModelRegistry", alerts: Alerts, organelles: list[Organelle]) -> str:
