@@ -147,7 +147,7 @@ def measured_in_training(registry: Any, organelle: str, version: int) -> HeldOut
     Raises:
         InputError: the version was registered without it.
     """
-    from cellabel.loop.promotion import read_held_out
+    from cellabel.loop.held_out import read_held_out
 
     try:
         return read_held_out(registry.folder(organelle, version))

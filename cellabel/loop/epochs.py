@@ -15,8 +15,14 @@ from cellabel.errors import InputError
 from cellabel.evaluation import CLEAN, well_errors
 from cellabel.loop.embeddings import embedding_matrix, well_embeddings
 from cellabel.loop.encoder import FrozenEncoder, embed_plate, open_encoder, train_once
-from cellabel.loop.held_out import HeldOut, harm_conditions, meant_for, of_another_implementation
-from cellabel.loop.promotion import kind_withstood, read_held_out
+from cellabel.loop.held_out import (
+    HeldOut,
+    harm_conditions,
+    meant_for,
+    of_another_implementation,
+    read_held_out,
+)
+from cellabel.loop.promotion import kind_withstood
 from cellabel.loop.streams import (
     ACQUISITION,
     ENCODER,

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ __all__ = [
     "harm_conditions",
     "meant_for",
     "of_another_implementation",
+    "read_held_out",
     "sample_of_wells",
     "table_conditions",
 ]
@@ -69,6 +71,9 @@ class LabelledField:
         }
 
 
+_KEPT = ("measured.parquet", "embeddings.parquet")
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Measurements and embeddings of fields under several conditions.
@@ -82,6 +87,11 @@ class HeldOut:
 
     measured: pd.DataFrame
     embeddings: pd.DataFrame
+
+    def keep(self, folder: Path) -> None:
+        """Leave both tables in a folder, for `read_held_out`."""
+        for table, name in zip((self.measured, self.embeddings), _KEPT, strict=True):
+            table.to_parquet(folder / name, index=False)
 
     def wells(self, side: str, condition: str = CLEAN) -> pd.DataFrame:
         """One row a well, of one side and condition."""
@@ -208,6 +218,11 @@ def full_scale(image: NDArray) -> float:
     if np.issubdtype(image.dtype, np.integer):
         return float(np.iinfo(image.dtype).max)
     return float(image.max())
+
+
+def read_held_out(folder: Path) -> HeldOut:
+    """What `HeldOut.keep` left in the folder of a version when it was trained."""
+    return HeldOut(*(pd.read_parquet(folder / name) for name in _KEPT))
 
 
 def evaluate_model(

@@ -9,9 +9,8 @@ import pandas as pd
 from cellabel.datasets import Dataset, check_split
 from cellabel.errors import InputError
 from cellabel.evaluation import Decision, decide, well_errors
-from cellabel.loop.held_out import HeldOut
+from cellabel.loop.held_out import HeldOut, read_held_out
 from cellabel.loop.limits import LARGEST_MEDIAN_ERROR
-from cellabel.loop.promotion import read_held_out
 from cellabel.loop.training import CROSS_VALIDATED
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate

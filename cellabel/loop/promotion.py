@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 from upath import UPath
@@ -12,7 +11,7 @@ from upath import UPath
 from cellabel.alerts import Alert, AlertLedger, alert_id
 from cellabel.evaluation import Decision, GateSettings, decide
 from cellabel.evaluation.gate import COMPARISON
-from cellabel.loop.held_out import HeldOut, meant_for, of_another_implementation
+from cellabel.loop.held_out import HeldOut, meant_for, of_another_implementation, read_held_out
 from cellabel.loop.incidents import incidents, record_outcome
 from cellabel.loop.limits import beyond_limits
 from cellabel.loop.training import judge
@@ -21,7 +20,7 @@ from cellabel.plates import open_plate
 from cellabel.registry import ModelRegistry, ModelVersion
 from cellabel.stores import Home, read_json
 
-__all__ = ["judge_challenger", "kind_withstood", "read_held_out", "tell_missing_champion"]
+__all__ = ["judge_challenger", "kind_withstood", "tell_missing_champion"]
 
 
 def judge_challenger(
@@ -166,13 +165,6 @@ def _tell(home: Home, ledger: AlertLedger, version: ModelVersion, promoted: bool
             organelle=version.organelle,
             data={"version": version.version, "promoted": promoted, "incident": incident},
         )
-    )
-
-
-def read_held_out(folder: Path) -> HeldOut:
-    """What was measured when a version was trained."""
-    return HeldOut(
-        pd.read_parquet(folder / "measured.parquet"), pd.read_parquet(folder / "embeddings.parquet")
     )
 
 

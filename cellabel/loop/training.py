@@ -26,6 +26,7 @@ from cellabel.loop.held_out import (
     exposure_conditions,
     gate_conditions,
     harm_conditions,
+    read_held_out,
     sample_of_wells,
     table_conditions,
 )
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT, COST = "environment.json", "cost.json"
 _DRIFTED: FileMemory[tuple[str, ...]] = FileMemory(lambda incident: tuple(incident.get("plates", ())))
-CROSS_VALIDATED, MEASURED = "cross_validated.parquet", "measured.parquet"
+CROSS_VALIDATED = "cross_validated.parquet"
 
 __all__ = [
     "CROSS_VALIDATED",
@@ -194,8 +195,7 @@ def _report(
         held_out = HeldOut(measured, held_out.embeddings)
     learnt_from = sample_of_wells(_labelled(home, dataset.train), settings.report_fields)
     seen = evaluate_model(result.model, learnt_from, {CLEAN: None}) if learnt_from else None
-    held_out.measured.to_parquet(result.folder / MEASURED, index=False)
-    held_out.embeddings.to_parquet(result.folder / "embeddings.parquet", index=False)
+    held_out.keep(result.folder)
     metrics = write_tables(result.folder, held_out, seen, recipe)
     brief = not settings.report_fields
     write_figures(result.folder, result.model, fields, held_out, result.history, recipe, brief=brief)
@@ -215,7 +215,7 @@ def _compare_with_champion(registry: ModelRegistry, dataset: Dataset, result: Tr
     if champion is None or champion.tags.get("test_set") != held_out_hash(dataset.test):
         return
     folders = registry.folder(dataset.organelle, champion.version), result.folder
-    before, after = (HeldOut(pd.read_parquet(one / MEASURED), pd.DataFrame()) for one in folders)
+    before, after = (read_held_out(one) for one in folders)
     gain = corruption_gain(before, after, organelle_of(dataset.organelle))
     if gain.empty:
         return

@@ -61,7 +61,7 @@ def retrained(tmp_path):
     """A registry with a champion, a retrained result, and how its dataset is asked for."""
     for name, sizes in (("champion", BEFORE), ("new", AFTER)):
         (tmp_path / name).mkdir()
-        held_out(sizes).measured.to_parquet(tmp_path / name / "measured.parquet")
+        held_out(sizes).keep(tmp_path / name)
     sample = SimpleNamespace(plate_id="H0", well="A01", site=1)
     dataset = SimpleNamespace(organelle="nuclei", test=[sample])
     version = SimpleNamespace(version=3, tags={"test_set": training.held_out_hash(dataset.test)})
