@@ -1,11 +1,13 @@
 """What goes wrong between the sample and the file, made on purpose.
 
 Table 5 of the method (defocus, contrast, brightness, each by severity) acts on the raw image, before any
-normalisation. `pupil_defocus` blurs and `exposure` changes the light by another physics, for tests that must
-not share an implementation with what they test. Everything runs on numpy and scipy alone.
+normalisation. `interference_defocus` is what DIC shows out of focus, where a blur is too simple.
+`pupil_defocus` blurs and `exposure` changes the light by another physics, for tests that must not share an
+implementation with what they test. Everything runs on numpy and scipy alone.
 """
 
 from cellabel.corruptions._exposure import exposure
+from cellabel.corruptions._interference import interference_defocus
 from cellabel.corruptions._pupil import equivalent_radius_px, pupil_defocus
 from cellabel.corruptions._table import (
     DESTROYED_SHARE,
@@ -27,5 +29,6 @@ __all__ = [
     "equivalent_radius_px",
     "exposure",
     "full_scale_of",
+    "interference_defocus",
     "pupil_defocus",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, special
 
-from cellabel.errors import InputError
+from cellabel.corruptions._optics import as_dtype, check_optics, image_to_defocus
 
 
 @lru_cache(maxsize=64)
@@ -59,7 +59,7 @@ def equivalent_radius_px(
     Raises:
         InputError: optics that cannot be.
     """
-    _check_optics(pixel_size_um, wavelength_um, numerical_aperture)
+    check_optics(pixel_size_um, wavelength_um, numerical_aperture)
     cutoff = 2 * numerical_aperture / wavelength_um
     frequency = np.linspace(0.004, 0.5, 125)  # cycles a pixel
     ratio = _relative_transfer(abs(float(defocus_um)), float(numerical_aperture), float(wavelength_um))
@@ -70,14 +70,6 @@ def equivalent_radius_px(
     misfit = ((disk - pupil) ** 2 / frequency).sum(axis=1)
     nothing = ((1 - pupil) ** 2 / frequency).sum()
     return 0.0 if nothing <= misfit.min() else float(radii[int(misfit.argmin())])
-
-
-def _check_optics(pixel_size_um: float, wavelength_um: float, numerical_aperture: float) -> None:
-    if not (pixel_size_um > 0 and wavelength_um > 0 and 0 < numerical_aperture < 1):
-        raise InputError(
-            f"No air objective has pixel size {pixel_size_um!r} µm, wavelength {wavelength_um!r} µm and "
-            f"numerical aperture {numerical_aperture!r}; pass positive lengths and an aperture below 1."
-        )
 
 
 def pupil_defocus(
@@ -108,14 +100,8 @@ def pupil_defocus(
 
     Source: Goodman, Introduction to Fourier Optics, section 6.4 (aberrated incoherent systems).
     """
-    if not isinstance(image, np.ndarray) or image.ndim != 2 or image.size == 0:
-        raise InputError("Defocus needs one image, an array of shape (height, width); hand it one.")
-    pixels = image.astype(np.float64)
-    if not (np.isfinite(pixels).all() and math.isfinite(defocus_um)):
-        raise InputError(
-            "The image or the defocus holds NaN or infinite values; repair them before blurring."
-        )
-    _check_optics(pixel_size_um, wavelength_um, numerical_aperture)
+    pixels = image_to_defocus(image, defocus_um)
+    check_optics(pixel_size_um, wavelength_um, numerical_aperture)
     if defocus_um == 0:
         return image.copy()
     slope = numerical_aperture / math.sqrt(1 - numerical_aperture**2)
@@ -130,7 +116,4 @@ def pupil_defocus(
     # Beyond the cut-off there is no image, only noise that the optics never saw: it passes.
     transfer = np.interp(frequency / cutoff, np.linspace(0, 1, ratio.size), ratio)
     blurred = fft.irfft2(fft.rfft2(padded) * transfer, s=padded.shape)[margin:-margin, margin:-margin]
-    if np.issubdtype(image.dtype, np.integer):
-        limits = np.iinfo(image.dtype)
-        blurred = np.clip(np.rint(blurred), limits.min, limits.max)
-    return blurred.astype(image.dtype)
+    return as_dtype(blurred, image.dtype)

@@ -21,6 +21,7 @@ from cellabel.corruptions import (
     clipped_share,
     corrupt,
     equivalent_radius_px,
+    interference_defocus,
     pupil_defocus,
 )
 from cellabel.drift import Diagnosis, diagnose
@@ -67,9 +68,9 @@ NOT_DEFOCUS = (
 EXPOSURE_LEAVES = 0.08
 """Exposure leaves less than this share of the features' shift unexplained: it moves the level, which the
 features measure itself, where death, vibration or a closed condenser leave a tenth and more."""
-DEFOCUS_AHEAD = 0.18
-"""Defocus explains more of the features' shift than exposure does, by more than this share of it. A blur of
-an image tells only roughly what physics does to sharpness; death, dust and vibration move the level as much.
+DEFOCUS_LEAVES, DEFOCUS_AHEAD = 0.35, 0.45
+"""Defocus leaves less than the first of these shares of the features' shift, and explains more of it than
+exposure does by more than the second: death and vibration move the level too, dust is explained only in part.
 """
 WITNESS_FIELDS = 24
 """Reference fields for the features, at least: they cost little, and few tell defocus from dust badly."""
@@ -82,6 +83,8 @@ ORIENTATIONS: dict[str, Callable[[NDArray], NDArray]] = {
 WAVELENGTH_UM = 0.546
 DEPTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Defocus that is tried, in depths of field λ/NA²: physics' own unit, whatever the objective."""
+SIDES = {"one side": 1.0, "other side": -1.0}
+"""Of focus. Which one is above depends on the prism, so the answer does not say."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,12 @@ class _Eye:
     Attributes:
         epoch: under way.
         see: makes of a raw image (H, W) what the stream's table holds of a well.
-        kinds: what it is asked about, by the beginning of the names; all for "".
+        defocus_alone: it is not asked about exposure.
     """
 
     epoch: Epoch
     see: Callable[[NDArray], NDArray]
-    kinds: str = ""
+    defocus_alone: bool = False
 
     def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Standardised rows as they are compared; large deviations of features count by their logarithm.
@@ -277,8 +280,8 @@ def _look(home: Home, eye: _Eye, plate: str) -> _Look:
 
     fields = _reference_fields(home, epoch, WITNESS_FIELDS if epoch.stream == ACQUISITION else 0)
     images = [field.image("transmitted") for field in fields]
-    kinds = _known_corruptions(home, images, open_plate(home.plates, fields[0].plate_id).pixel_size_um)
-    kinds = {kind: made for kind, made in kinds.items() if kind.startswith(eye.kinds)}
+    pixel = _pixel_size_um(home, fields[0])
+    kinds = _known_corruptions(home, images, pixel, defocus_alone=eye.defocus_alone)
     new, seed = eye.scale(rows[first:]), home.settings.models.seed
     diagnosis = diagnose(embed, images, new, kinds=kinds, alternatives=ORIENTATIONS, seed=seed)
     if epoch.stream == ACQUISITION and diagnosis.kind == "exposure":
@@ -301,7 +304,8 @@ def _cross_examined(look: _Look, witness: _Look | None) -> _Look:
     if witness is None or look.diagnosis.kind != "defocus":
         return look
     left = witness.diagnosis.left
-    if "defocus" in left and left.get("exposure", 1.0) - left["defocus"] > DEFOCUS_AHEAD:
+    defocus, exposure = left.get("defocus", 1.0), left.get("exposure", 1.0)
+    if defocus < DEFOCUS_LEAVES and exposure - defocus > DEFOCUS_AHEAD:
         return look
     return replace(look, diagnosis=_unknown(look.diagnosis, NOT_DEFOCUS))
 
@@ -317,22 +321,41 @@ def _moved(home: Home, plate: str) -> bool:
 
 
 def _known_corruptions(
-    home: Home, images: Sequence[NDArray], pixel_size_um: float | None
+    home: Home, images: Sequence[NDArray], pixel_size_um: float, *, defocus_alone: bool
 ) -> dict[str, dict[float, Callable[[NDArray], NDArray]]]:
-    """Table 5 where it leaves something of the images, and defocus by the pupil in the table's severities."""
+    """Table 5 where it leaves something of the images, and defocus by the optics in the table's severities.
+
+    DIC out of focus is no blur: contrast rises on one side of focus, and what a blur explains of it is the
+    wrong depth. So there the optics of interference contrast, on both sides, stand for table 5's blur.
+    """
+    from cellabel.loop.training import training_config
+
+    training = training_config(home.settings, ("", ()))
+    dic = training.modality == "dic"
+    kinds = (() if dic else ("defocus",)) + (() if defocus_alone else ("contrast", "brightness"))
     found: dict[str, dict[float, Callable[[NDArray], NDArray]]] = {}
-    for kind, severities in SEVERITIES.items():
-        for severity in (one for one in severities if one):
-            shares = [clipped_share(i, kind, severity, full_scale=full_scale(i)) for i in images]
+    for kind in kinds:
+        for column in (one for one in SEVERITIES[kind] if one):
+            shares = [clipped_share(i, kind, column, full_scale=full_scale(i)) for i in images]
             if np.mean(shares) <= DESTROYED_SHARE:
-                found.setdefault(kind, {})[severity] = partial(_corrupted, kind, severity)
-    pixel, aperture = pixel_size_um or REFERENCE_PIXEL_SIZE_UM, home.settings.promotion.numerical_aperture
-    for depth in DEPTHS:
-        defocus = depth * WAVELENGTH_UM / aperture**2
-        radius = equivalent_radius_px(defocus, pixel_size_um=pixel, numerical_aperture=aperture)
-        blur = partial(pupil_defocus, defocus_um=defocus, pixel_size_um=pixel, numerical_aperture=aperture)
-        found.setdefault("defocus (pupil)", {})[severity_of_radius(radius)] = blur
+                found.setdefault(kind, {})[column] = partial(_corrupted, kind, column)
+    aperture = home.settings.promotion.numerical_aperture
+    optics: dict[str, Any] = {"pixel_size_um": pixel_size_um, "numerical_aperture": aperture}
+    out_of_focus: Callable[..., NDArray] = (
+        partial(interference_defocus, shear_axis_degrees=training.shear_axis_degrees, **optics)
+        if dic
+        else partial(pupil_defocus, **optics)
+    )
+    for side, sign in (SIDES if dic else {"pupil": 1.0}).items():
+        for depth in (one * WAVELENGTH_UM / aperture**2 for one in DEPTHS):
+            severity = severity_of_radius(equivalent_radius_px(depth, **optics))
+            made = found.setdefault(f"defocus ({side})", {})
+            made[severity] = partial(out_of_focus, defocus_um=sign * depth)
     return found
+
+
+def _pixel_size_um(home: Home, field: Field) -> float:
+    return open_plate(home.plates, field.plate_id).pixel_size_um or REFERENCE_PIXEL_SIZE_UM
 
 
 def _corrupted(kind: str, severity: int, image: NDArray) -> NDArray:
@@ -358,7 +381,7 @@ def _eyes(home: Home, registry: ModelRegistry, incident: Incident, *, defocus_al
     for epoch in _epochs(home, incident):
         if home.tables.has(*stream_table(epoch, incident.plates[-1])):
             see = partial(_embed, registry.load(epoch.stream, epoch.model_version))
-            yield _Eye(epoch, see, "defocus" if defocus_alone else "")
+            yield _Eye(epoch, see, defocus_alone)
 
 
 def _features_eye(home: Home, incident: Incident) -> _Eye | None:

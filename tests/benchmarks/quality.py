@@ -6,8 +6,9 @@
 
 Plates are simulated from frozen parameters (their hash is printed): every plate has six clones of its own in
 four replicates, so four test plates are 96 wells of 24 clones on plates that nothing was trained on. Each
-agreement is printed with its ceiling, the same segmentation on a second draw of the camera's noise, and
-intensities with the line that leads from true to predicted. A smaller run is a run of fewer plates, wells or
+agreement is printed with two ceilings: the same segmentation on a second draw of the camera's noise, and an
+oracle that knows all that transmitted light can show (`oracle_wells`). Intensities come with the line that
+leads from true to predicted. A smaller run is a run of fewer plates, wells or
 seconds; it says so.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tifffile
 import torch
 
 from cellabel.datasets import Dataset, build_dataset, check_split
@@ -93,6 +95,55 @@ def stained_wells(tested: list[Plate], name: str, of: list[Plate] | None = None)
     return measure_well(pd.concat(rows, ignore_index=True), by=WELL)
 
 
+def oracle_wells(arguments: argparse.Namespace, tested: list[Plate], name: str) -> pd.DataFrame:
+    """What someone would measure who sees all that transmitted light can show, and nothing else.
+
+    Intensities are those of the stain without its yield (of instrument, plate, well and site), which light
+    does not show; numbers and areas are left out. The reporter shows by the cells' morphology
+    alone: the living cells of most of it are marked, as many as make the product on the training plates.
+    """
+    if organelle(name).target == "binary":
+        return _marked_wells(arguments, tested, name)
+    measured = stained_wells(tested, name)
+    yields = pd.concat([_truth(arguments, plate, "fields") for plate in tested])
+    factor = measured[WELL[:2]].merge(
+        yields.groupby(WELL[:2], as_index=False)[f"yield_{name}"].mean(), on=WELL[:2]
+    )[f"yield_{name}"]
+    intensities = [column for column in measured if column.endswith("Intensity")]
+    seen = measured[intensities].div(factor.to_numpy(), axis=0)
+    return measured[WELL].join(seen)
+
+
+def _marked_wells(arguments: argparse.Namespace, tested: list[Plate], name: str) -> pd.DataFrame:
+    """Wells of the cells that most likely make the product, by their visible morphology."""
+    known = pd.concat([_truth(arguments, plate, "cells") for plate in plates(arguments, "train")])
+    living = known[~known["dead"]]
+    least = living["visible_morphology"].quantile(1 - living["gfp_positive"].mean())
+    recipe, rows = organelle(name), []
+    for plate in tested:
+        cells = _truth(arguments, plate, "cells")
+        marked = cells[~cells["dead"] & (cells["visible_morphology"] >= least)]
+        for field in plate.fields():
+            here = marked[(marked["Metadata_Well"] == field.well) & (marked["Metadata_Site"] == field.site)]
+            labels = tifffile.imread(
+                _truth_folder(arguments, plate) / f"{plate.plate_id}_{field.well}_s{field.site}_cells.tif"
+            )
+            image = np.isin(labels, here["label"]).astype(np.float32)
+            found = segment(image, recipe, pixel_size_um=plate.pixel_size_um)
+            row = measure_field(found, image, organelle=recipe, pixel_size_um=plate.pixel_size_um)
+            keys = (plate.plate_id, field.well, str(plate.plan.loc[field.well, "clone"]))
+            rows.append(row.assign(**dict(zip(WELL, keys, strict=True)), Metadata_Site=field.site))
+    return measure_well(pd.concat(rows, ignore_index=True), by=WELL)
+
+
+def _truth_folder(arguments: argparse.Namespace, plate: Plate) -> Path:
+    return arguments.work / "acquisitions" / plate.plate_id / "truth"
+
+
+def _truth(arguments: argparse.Namespace, plate: Plate, table: str) -> pd.DataFrame:
+    return pd.read_csv(_truth_folder(arguments, plate) / f"{table}.csv").assign(Metadata_Plate=plate.plate_id)
+
+
 def line(true: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
     """Slope, and intercept as a share of the true mean, of predicted on true."""
     slope, intercept = np.polyfit(true, predicted, 1)
@@ -107,12 +158,18 @@ def within_plates(pairs: pd.DataFrame, metric: str) -> float:
 
 
 def report(
-    true: pd.DataFrame, predicted: pd.DataFrame, again: pd.DataFrame, metrics: tuple[str, ...]
+    true: pd.DataFrame,
+    predicted: pd.DataFrame,
+    again: pd.DataFrame,
+    oracle: pd.DataFrame,
+    metrics: tuple[str, ...],
 ) -> None:
     """One row a metric; limits and bias as shares of the true mean."""
     keep = [*WELL, *metrics]
     agreement = downstream_metrics(true[keep], predicted[keep]).set_index("feature")
     ceiling = downstream_metrics(true[keep], again[keep], n_bootstrap=0).set_index("feature")
+    shown = [*WELL, *(metric for metric in metrics if metric in oracle)]
+    seen = downstream_metrics(true[shown], oracle[shown], n_bootstrap=0).set_index("feature")["pearson"]
     both = true.merge(predicted, on=WELL, suffixes=("", "_p"))
     rows = []
     for metric in metrics:
@@ -129,6 +186,7 @@ def report(
                 "spearman": row["spearman"],
                 "concordance": row["concordance"],
                 "ceiling": ceiling.loc[metric, "pearson"],
+                "oracle": seen.get(metric, np.nan),
                 "bias": row["bias"] / mean,
                 "limits": f"{row['loa_lower'] / mean:+.2f} to {row['loa_upper'] / mean:+.2f}",
                 "slope": slope,
@@ -174,7 +232,8 @@ def run(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> Non
     )
     again = stained_wells(plates(arguments, "test", SECOND_DRAW), name, tested)
     metrics = organelle(name).primary_metrics
-    report(held_out.wells("true"), held_out.wells("predicted"), again, metrics)
+    oracle = oracle_wells(arguments, tested, name)
+    report(held_out.wells("true"), held_out.wells("predicted"), again, oracle, metrics)
 
 
 def options(description: str | None, seconds: float) -> argparse.ArgumentParser:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from cellabel.drift import Diagnosis
-from cellabel.loop.diagnosis import _believed_exposure, _cross_examined, _Look
+from cellabel.loop.diagnosis import (
+    SIDES,
+    _believed_exposure,
+    _cross_examined,
+    _known_corruptions,
+    _Look,
+)
+from cellabel.settings import load_settings
+from cellabel.stores import open_home
 
 BLUR = Diagnosis("defocus", 2.0, 0.99, "looks like defocus", 0.1, "defocus", {"defocus": 0.1})
 EXPOSURE = Diagnosis("exposure", 4.0, 1.0, "looks like exposure", 0.04, "contrast", {"exposure": 0.04})
@@ -23,11 +31,12 @@ def features(left: dict[str, float]) -> _Look:
 @pytest.mark.parametrize(
     ("left", "believed"),
     [
-        ({"defocus": 0.3, "exposure": 0.95}, True),
-        ({"defocus": 0.6, "exposure": 0.25}, False),  # dead cells and vibration
-        ({"defocus": 0.7, "exposure": 0.94}, True),
-        ({"defocus": 0.86, "exposure": 0.98}, False),
-        ({"defocus": 0.5}, True),  # nothing of exposure left the images readable
+        ({"defocus": 0.2, "exposure": 0.95}, True),
+        ({"defocus": 0.8, "exposure": 0.25}, False),  # dead cells and vibration
+        ({"defocus": 0.17, "exposure": 0.68}, True),
+        ({"defocus": 0.15, "exposure": 0.5}, False),  # exposure explains half of it too
+        ({"defocus": 0.45, "exposure": 0.98}, False),  # dust
+        ({"defocus": 0.3}, True),  # nothing of exposure left the images readable
         ({}, False),  # the features have not moved at all
     ],
 )
@@ -54,3 +63,22 @@ def test_exposure_is_believed_where_it_explains_nearly_all_and_the_encoder_is_bl
     half = Diagnosis("exposure", 1.0, 1.0, "looks like exposure", 0.29, "contrast", {"exposure": 0.29})
     rest = _believed_exposure(half, encoder_moved=False)
     assert rest.kind is None and "exposure comes closest and leaves 29%" in rest.sentence
+
+
+@pytest.mark.parametrize("modality", ["dic", "other"])
+def test_defocus_is_tried_as_the_modality_shows_it(tmp_path, modality):
+    home = open_home(load_settings(home=tmp_path / "home", models={"training": {"modality": modality}}))
+    images = [np.random.default_rng(k).integers(2000, 3000, (96, 96)).astype(np.uint16) for k in range(4)]
+    every = _known_corruptions(home, images, 0.65, defocus_alone=False)
+    alone = _known_corruptions(home, images, 0.65, defocus_alone=True)
+    sides = {"dic": {f"defocus ({side})" for side in SIDES}, "other": {"defocus", "defocus (pupil)"}}
+    assert set(alone) == sides[modality]
+    assert set(every) == sides[modality] | {"contrast", "brightness"}
+    for made in alone.values():
+        assert list(made) == sorted(made), "severities rise with the depth"
+        assert all((change(images[0]) != images[0]).any() for change in made.values())
+    if modality == "dic":
+        one, other = (alone[f"defocus ({side})"] for side in SIDES)
+        assert list(one) == list(other)
+        deepest = max(one)
+        assert (one[deepest](images[0]) != other[deepest](images[0])).any()
