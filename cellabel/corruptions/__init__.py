@@ -8,7 +8,12 @@ implementation with what they test. Everything runs on numpy and scipy alone.
 
 from cellabel.corruptions._exposure import exposure
 from cellabel.corruptions._interference import interference_defocus
-from cellabel.corruptions._pupil import equivalent_radius_px, pupil_defocus
+from cellabel.corruptions._pupil import (
+    depth_of_severity,
+    equivalent_radius_px,
+    pupil_defocus,
+    severity_of_radius,
+)
 from cellabel.corruptions._table import (
     DESTROYED_SHARE,
     KINDS,
@@ -26,9 +31,11 @@ __all__ = [
     "clipped_share",
     "corrupt",
     "defocus_kernel",
+    "depth_of_severity",
     "equivalent_radius_px",
     "exposure",
     "full_scale_of",
     "interference_defocus",
     "pupil_defocus",
+    "severity_of_radius",
 ]

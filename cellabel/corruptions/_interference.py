@@ -106,23 +106,49 @@ def interference_defocus(
         )
     if defocus_um == 0:
         return image.copy()
-    slope = numerical_aperture / math.sqrt(1 - numerical_aperture**2)
-    margin = math.ceil(abs(defocus_um) * slope / pixel_size_um) + 16
-    padded = np.pad(pixels, margin, mode="symmetric")
-    height, width = padded.shape
-    fy = fft.fftfreq(height, pixel_size_um)[:, None]
-    fx = fft.rfftfreq(width, pixel_size_um)[None, :]
-    cutoff = (1 + condenser_ratio) * numerical_aperture / wavelength_um
-    table = _partial_transfer(
-        float(defocus_um), float(numerical_aperture), float(wavelength_um), float(condenser_ratio)
+    margin = math.ceil(
+        abs(defocus_um) * numerical_aperture / math.sqrt(1 - numerical_aperture**2) / pixel_size_um
     )
-    frequency, nodes = np.hypot(fy, fx), np.linspace(0, cutoff, _FREQUENCIES)
+    height, width = (fft.next_fast_len(length + 2 * (margin + 16), real=True) for length in image.shape)
+    transfer = _transfer(
+        (height, width), float(pixel_size_um), float(defocus_um), float(numerical_aperture),
+        float(wavelength_um), float(shear_um), float(shear_axis_degrees), float(bias_degrees),
+        float(condenser_ratio),
+    )  # fmt: skip
+    top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+    level = pixels.mean()  # in single precision, what differs from it is exact to a millionth
+    padded = np.pad(
+        (pixels - level).astype(np.float32),
+        ((top, height - image.shape[0] - top), (left, width - image.shape[1] - left)),
+        mode="symmetric",
+    )
+    moved = fft.irfft2(fft.rfft2(padded) * transfer, s=padded.shape)
+    inner = moved[top : top + image.shape[0], left : left + image.shape[1]]
+    return as_dtype(inner.astype(np.float64) + level, image.dtype)
+
+
+@lru_cache(maxsize=8)
+def _transfer(
+    shape: tuple[int, int],
+    pixel_size_um: float,
+    defocus_um: float,
+    numerical_aperture: float,
+    wavelength_um: float,
+    shear_um: float,
+    shear_axis_degrees: float,
+    bias_degrees: float,
+    condenser_ratio: float,
+) -> NDArray[np.complex64]:
+    """R(f) on the half spectrum (`rfft2`) of an image of this shape."""
+    fy = fft.fftfreq(shape[0], pixel_size_um)[:, None]
+    fx = fft.rfftfreq(shape[1], pixel_size_um)[None, :]
+    frequency = np.hypot(fy, fx)
+    table = _partial_transfer(defocus_um, numerical_aperture, wavelength_um, condenser_ratio)
+    nodes = np.linspace(0, (1 + condenser_ratio) * numerical_aperture / wavelength_um, _FREQUENCIES)
     real = np.interp(frequency, nodes, table.real, right=1.0)
     imaginary = np.interp(frequency, nodes, table.imag, right=0.0)
     axis = math.radians(shear_axis_degrees)
     sheared = np.sin(np.pi * shear_um * (fx * math.cos(axis) + fy * math.sin(axis)))
     floor = np.maximum(_NOISE_UM2 * frequency**2, 1e-9)
     cotangent = sheared * np.sqrt(1 - sheared**2) / (sheared**2 + floor**2)
-    transfer = real + 1j * imaginary * math.tan(math.radians(bias_degrees) / 2) * cotangent
-    moved = fft.irfft2(fft.rfft2(padded) * transfer, s=padded.shape)[margin:-margin, margin:-margin]
-    return as_dtype(moved, image.dtype)
+    return (real + 1j * imaginary * math.tan(math.radians(bias_degrees) / 2) * cotangent).astype(np.complex64)

@@ -7,9 +7,11 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, special
+from scipy import fft, optimize, special
 
 from cellabel.corruptions._optics import as_dtype, check_optics, image_to_defocus
+from cellabel.corruptions._table import SEVERITIES
+from cellabel.errors import InputError
 
 
 @lru_cache(maxsize=64)
@@ -70,6 +72,50 @@ def equivalent_radius_px(
     misfit = ((disk - pupil) ** 2 / frequency).sum(axis=1)
     nothing = ((1 - pupil) ** 2 / frequency).sum()
     return 0.0 if nothing <= misfit.min() else float(radii[int(misfit.argmin())])
+
+
+def severity_of_radius(radius_px: float) -> float:
+    """Where a blur's radius lies among the severities of table 5, going on beyond the last one."""
+    table = SEVERITIES["defocus"]
+    severities = sorted(table)
+    radii = [table[one] for one in severities]
+    beyond = max(0.0, radius_px - radii[-1]) / (radii[-1] - radii[-2])
+    return float(np.interp(radius_px, radii, severities)) + beyond
+
+
+@lru_cache(maxsize=64)
+def depth_of_severity(
+    severity: float, *, pixel_size_um: float, numerical_aperture: float, wavelength_um: float = 0.546
+) -> float:
+    """Distance from focus (µm) at which a pupil blurs most like the disk of a severity of table 5.
+
+    Args:
+        severity: above 0; beyond the table's last one as `severity_of_radius` goes on.
+        pixel_size_um: of the image in the sample, µm.
+        numerical_aperture: of the objective, in air.
+        wavelength_um: of the light, µm.
+
+    Raises:
+        InputError: optics that cannot be, or a severity that no defocus up to 12 depths of field reaches.
+    """
+    check_optics(pixel_size_um, wavelength_um, numerical_aperture)
+
+    def above(depth: float) -> float:
+        radius = equivalent_radius_px(
+            depth,
+            pixel_size_um=pixel_size_um,
+            numerical_aperture=numerical_aperture,
+            wavelength_um=wavelength_um,
+        )
+        return severity_of_radius(radius) - severity
+
+    deepest = 12 * wavelength_um / numerical_aperture**2
+    if not (severity > 0 and above(deepest) >= 0):
+        raise InputError(
+            f"No defocus up to {deepest:.0f} µm blurs like severity {severity!r} of table 5 on pixels of "
+            f"{pixel_size_um:g} µm; give a severity above 0 and below {above(deepest) + severity:.1f}."
+        )
+    return float(optimize.bisect(above, 0.0, deepest, xtol=deepest / 500))
 
 
 def pupil_defocus(

@@ -91,6 +91,10 @@ class Dataset:
         """The transmitted-light image (H, W) as stored, at the plate's own pixel size."""
         return self._field(sample).image("transmitted")
 
+    def raw_pixel_size_um(self, sample: FieldSample) -> float:
+        """Of the raw image, µm; the reference's where the plate does not tell its own."""
+        return self._plates[sample.plate_id].pixel_size_um or REFERENCE_PIXEL_SIZE_UM
+
     def image(self, sample: FieldSample) -> NDArray[np.float32]:
         """The network's input (H, W) float32, read-only."""
         return self._cache.get(("image", sample.key), lambda: self.prepare(sample, self.raw(sample)))
@@ -204,7 +208,7 @@ class Dataset:
         return np.asarray(target >= 0.5, np.float32) if self.binary else target
 
     def _resampled(self, sample: FieldSample, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        size = self._plates[sample.plate_id].pixel_size_um or REFERENCE_PIXEL_SIZE_UM
+        size = self.raw_pixel_size_um(sample)
         if same_pixel_size(size, self.pixel_size_um):
             return image
         factor = size / self.pixel_size_um

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -46,6 +46,7 @@ class Diagnosis:
         corruption: the single corruption that came closest, where `kind` is a group of several.
         left: share of the shift's MMD² that the best severity of each kind leaves; empty where there is no
             shift.
+        nearest: that severity of each kind.
     """
 
     kind: str | None
@@ -55,6 +56,18 @@ class Diagnosis:
     unexplained: float = 1.0
     corruption: str | None = None
     left: Mapping[str, float] = field(default_factory=dict)
+    nearest: Mapping[str, float] = field(default_factory=dict)
+
+    def with_severity(self, severity: float) -> Diagnosis:
+        """The same cause, of the severity that another stream tells better.
+
+        Raises:
+            InputError: there is no cause.
+        """
+        if self.kind is None:
+            raise InputError("A diagnosis without a cause has no severity; ask one that names a cause.")
+        sentence = f"looks like {_in_words(self.kind, self.corruption or self.kind, severity)}"
+        return replace(self, severity=severity, sentence=sentence)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
@@ -242,35 +255,35 @@ def _answer(candidates: list[_Candidate], groups: list[str | None], distances: F
     nearest = candidates[int(best[0])]
     shares = np.clip(left[:, 0] / shift[0], 0, None) if shift[0] > 0 else np.ones(len(left))
     unexplained = float(shares[best[0]])
-    by_kind = {
-        group: min(float(share) for share, one in zip(shares, groups, strict=True) if one == group)
-        for group in dict.fromkeys(groups)
-        if group is not None
-    }
+    best_of: dict[str, int] = {}
+    for one, group in enumerate(groups):
+        if group is not None and (group not in best_of or shares[one] < shares[best_of[group]]):
+            best_of[group] = one
+    by_kind = {group: float(shares[one]) for group, one in best_of.items()}
+    severities = {group: candidates[one].severity for group, one in best_of.items()}
     if kind is None:
         sentence = (
             f"looks like none of the known causes: {nearest.kind} comes closest and leaves "
             f"{min(unexplained, 1):.0%} of the shift unexplained"
         )
-        return Diagnosis(None, None, confidence, sentence, unexplained, left=by_kind)
-    sentence = f"looks like {_in_words(kind, nearest)}"
-    one = _group(nearest.kind, exposure=False)
-    return Diagnosis(kind, nearest.severity, confidence, sentence, unexplained, one, by_kind)
+        return Diagnosis(None, None, confidence, sentence, unexplained, left=by_kind, nearest=severities)
+    name = _group(nearest.kind, exposure=False)
+    sentence = f"looks like {_in_words(kind, name, nearest.severity)}"
+    return Diagnosis(kind, nearest.severity, confidence, sentence, unexplained, name, by_kind, severities)
 
 
-def _in_words(kind: str, candidate: _Candidate) -> str:
-    severity = f"severity {candidate.severity:.2g}"
-    one = _group(candidate.kind, exposure=False)
-    amount = _amount(one, candidate.severity)
+def _in_words(kind: str, corruption: str, severity: float) -> str:
+    severe = f"severity {severity:.2g}"
+    amount = _amount(corruption, severity)
     if amount is None:
-        return f"{kind} ({severity})"
+        return f"{kind} ({severe})"
     words = {
         "defocus": f"radius ≈ {amount:.2g} px",
         "contrast": f"gain ≈ {amount:.2g}",
         "brightness": f"bias ≈ {amount:+.0f} of 255",
-    }[one]
-    name = kind if kind == one else f"{kind} ({one})"
-    return f"{name}, {words} ({severity})"
+    }[corruption]
+    name = kind if kind == corruption else f"{kind} ({corruption})"
+    return f"{name}, {words} ({severe})"
 
 
 def _amount(kind: str, severity: float) -> float | None:

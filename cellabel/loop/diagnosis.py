@@ -20,9 +20,11 @@ from cellabel.corruptions import (
     SEVERITIES,
     clipped_share,
     corrupt,
+    depth_of_severity,
     equivalent_radius_px,
     interference_defocus,
     pupil_defocus,
+    severity_of_radius,
 )
 from cellabel.drift import Diagnosis, diagnose
 from cellabel.drift.incidents import Incident
@@ -42,7 +44,7 @@ from cellabel.stores import Home
 if TYPE_CHECKING:
     from cellabel.reports import Thumbnail
 
-__all__ = ["Diagnosed", "diagnose_incident", "severity_of_radius"]
+__all__ = ["Diagnosed", "diagnose_incident"]
 
 MOST_THREADS = 4
 LEAST_WELLS = 4
@@ -168,7 +170,7 @@ def diagnose_incident(
             break
     else:
         if witness is not None:
-            looks.append(witness)
+            looks.append(_as_deep_as_networks_say(witness, looks))
     if not looks:
         raise InputError(
             f"No stream on {incident.instrument} is calibrated and has seen {plate}: train and promote a "
@@ -179,8 +181,8 @@ def diagnose_incident(
     record_diagnosis(home, incident, diagnosis)
     kind_of_rows = "features" if best.epoch.stream == ACQUISITION else "embeddings"
     sentence = (
-        f"{plate} {diagnosis.sentence}, from well {best.wells[best.first]} on, by its {best.epoch.stream} "
-        f"{kind_of_rows} (confidence {diagnosis.confidence:.0%})."
+        f"{plate} {diagnosis.sentence}{_depth(home, plate, diagnosis)}, from well {best.wells[best.first]} "
+        f"on, by its {best.epoch.stream} {kind_of_rows} (confidence {diagnosis.confidence:.0%})."
     )
     _tell(home, ledger, incident, best.epoch, plate, sentence, diagnosis)
     detector = best.epoch.detector
@@ -280,7 +282,7 @@ def _look(home: Home, eye: _Eye, plate: str) -> _Look:
 
     fields = _reference_fields(home, epoch, WITNESS_FIELDS if epoch.stream == ACQUISITION else 0)
     images = [field.image("transmitted") for field in fields]
-    pixel = _pixel_size_um(home, fields[0])
+    pixel = _pixel_size_um(home, fields[0].plate_id)
     kinds = _known_corruptions(home, images, pixel, defocus_alone=eye.defocus_alone)
     new, seed = eye.scale(rows[first:]), home.settings.models.seed
     diagnosis = diagnose(embed, images, new, kinds=kinds, alternatives=ORIENTATIONS, seed=seed)
@@ -308,6 +310,18 @@ def _cross_examined(look: _Look, witness: _Look | None) -> _Look:
     if defocus < DEFOCUS_LEAVES and exposure - defocus > DEFOCUS_AHEAD:
         return look
     return replace(look, diagnosis=_unknown(look.diagnosis, NOT_DEFOCUS))
+
+
+def _as_deep_as_networks_say(witness: _Look, networks: Sequence[_Look]) -> _Look:
+    """The features' look, with a defocus as severe as the network that it explains best takes it to be.
+
+    Features tell a defocus from all else, but a little of it moves the sharpness as much as a lot.
+    """
+    told = [look.diagnosis for look in networks if "defocus" in look.diagnosis.nearest]
+    if witness.diagnosis.kind != "defocus" or not told:
+        return witness
+    best = min(told, key=lambda one: one.left["defocus"])
+    return replace(witness, diagnosis=witness.diagnosis.with_severity(best.nearest["defocus"]))
 
 
 def _unknown(diagnosis: Diagnosis, sentence: str) -> Diagnosis:
@@ -354,21 +368,21 @@ def _known_corruptions(
     return found
 
 
-def _pixel_size_um(home: Home, field: Field) -> float:
-    return open_plate(home.plates, field.plate_id).pixel_size_um or REFERENCE_PIXEL_SIZE_UM
+def _pixel_size_um(home: Home, plate: str) -> float:
+    return open_plate(home.plates, plate).pixel_size_um or REFERENCE_PIXEL_SIZE_UM
+
+
+def _depth(home: Home, plate: str, diagnosis: Diagnosis) -> str:
+    """How far from focus a defocus is, in the unit of whoever turns the knob."""
+    if diagnosis.corruption != "defocus" or diagnosis.severity is None:
+        return ""
+    aperture, pixel = home.settings.promotion.numerical_aperture, _pixel_size_um(home, plate)
+    depth = depth_of_severity(diagnosis.severity, pixel_size_um=pixel, numerical_aperture=aperture)
+    return f", about {depth:.0f} µm from focus"
 
 
 def _corrupted(kind: str, severity: int, image: NDArray) -> NDArray:
     return corrupt(image, kind, severity, full_scale=full_scale(image))
-
-
-def severity_of_radius(radius_px: float) -> float:
-    """Where a blur's radius lies among the severities of table 5, going on beyond the last one."""
-    table = SEVERITIES["defocus"]
-    severities = sorted(table)
-    radii = [table[one] for one in severities]
-    beyond = max(0.0, radius_px - radii[-1]) / (radii[-1] - radii[-2])
-    return float(np.interp(radius_px, radii, severities)) + beyond
 
 
 def _eyes(home: Home, registry: ModelRegistry, incident: Incident, *, defocus_alone: bool) -> Iterator[_Eye]:

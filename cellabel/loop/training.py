@@ -251,7 +251,10 @@ def training_config(settings: Settings, corruption: tuple[str, Sequence[float]])
     if corruption[0]:
         changes |= settings.retraining.training
         changes["corruption"] = CorruptionAugmentation(
-            probability=0.5, kinds=(corruption[0],), severities=tuple(int(value) for value in corruption[1])
+            probability=0.5,
+            kinds=(corruption[0],),
+            severities=tuple(int(value) for value in corruption[1]),
+            numerical_aperture=settings.promotion.numerical_aperture,
         )
     return TrainingConfig(**changes)
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cellabel.corruptions import KINDS, SEVERITIES
 from cellabel.errors import InputError
 
-Case = tuple[str, int]
+
+class Case(NamedTuple):
+    """A corruption: its kind and severity, and on which side of focus DIC is, and how far (0: table 5)."""
+
+    kind: str
+    severity: int
+    side: float = 0.0
+
+
 _SUBJECT = "The training setting"
 
 
@@ -59,6 +67,13 @@ class CorruptionAugmentation(_Settings):
     )
     full_scale: float | None = Field(
         None, gt=0, description="The instrument's range; None: 255 for 8-bit and 65535 for 16-bit images."
+    )
+    numerical_aperture: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Of the objective: in DIC most defocused fields are then out of focus as its optics show "
+        "it, on either side; None: all of them as table 5's disk blurs.",
     )
 
     @field_validator("kinds")

@@ -12,12 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellabel.corruptions import DESTROYED_SHARE, clipped_share, corrupt
+from cellabel.corruptions import (
+    DESTROYED_SHARE,
+    clipped_share,
+    corrupt,
+    depth_of_severity,
+    interference_defocus,
+)
 from cellabel.datasets import Dataset, FieldSample, ImageCache
 from cellabel.errors import InputError
 from cellabel.training._config import Case, TrainingConfig
 
 CORRUPTED_CACHE_BYTES = 500_000_000
+SIDES = (0.0, 1.0, -1.0, 1.5, -1.5)
+"""Where defocused fields of DIC lie, in depths of their severity from focus; at 0 the disk blurs instead."""
+
 _CELL = 16  # px, side of the cells in which stain is looked for
 _PLACES = 4  # of which a crop that looks for stain takes the fullest
 _INTERPOLATION_MARGIN = 2.5  # px that cubic interpolation looks beyond a point, and rounding
@@ -78,6 +87,7 @@ class CropSampler:
         self.dataset = dataset
         self.config = config
         self._cases = config.corruption.cases() if config.corruption.probability > 0 else {}
+        self._is_dic = config.modality == "dic" and config.corruption.numerical_aperture is not None
         self._corrupted = ImageCache(CORRUPTED_CACHE_BYTES)
         self._foregrounds: dict[tuple[str, str, int], NDArray[np.float32]] = {}
 
@@ -155,20 +165,36 @@ class CropSampler:
         if not self._cases or rng.random() >= self.config.corruption.probability:
             return None
         kind = list(self._cases)[rng.integers(len(self._cases))]
-        return kind, self._cases[kind][rng.integers(len(self._cases[kind]))]
+        severity = self._cases[kind][rng.integers(len(self._cases[kind]))]
+        if kind == "defocus" and self._is_dic:
+            return Case(kind, severity, float(rng.choice(SIDES)))
+        return Case(kind, severity)
 
     def _corrupt(self, sample: FieldSample, case: Case) -> NDArray[np.float32]:
         """The input made of the corrupted raw field; the clean one where nothing would be left."""
-        kind, severity = case
-        scale = self.config.corruption.full_scale
+        kind, severity, side = case
+        settings = self.config.corruption
 
         def make() -> NDArray[np.float32]:
             raw = self.dataset.raw(sample)
-            if clipped_share(raw, kind, severity, full_scale=scale) > DESTROYED_SHARE:
+            if side:
+                return self.dataset.prepare(sample, self._out_of_focus(raw, sample, severity, side))
+            if clipped_share(raw, kind, severity, full_scale=settings.full_scale) > DESTROYED_SHARE:
                 return self.dataset.image(sample)
-            return self.dataset.prepare(sample, corrupt(raw, kind, severity, full_scale=scale))
+            return self.dataset.prepare(sample, corrupt(raw, kind, severity, full_scale=settings.full_scale))
 
         return self._corrupted.get((sample.key, case), make)
+
+    def _out_of_focus(
+        self, raw: NDArray[Any], sample: FieldSample, severity: int, side: float
+    ) -> NDArray[Any]:
+        optics: dict[str, Any] = {
+            "pixel_size_um": self.dataset.raw_pixel_size_um(sample),
+            "numerical_aperture": self.config.corruption.numerical_aperture,
+        }
+        depth = side * depth_of_severity(severity, **optics)
+        axis = self.config.shear_axis_degrees
+        return interference_defocus(raw, depth, shear_axis_degrees=axis, **optics)
 
 
 def foreground_map(stain: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,14 +4,16 @@
         [--organelle nuclei] [--steps 600] [--more-steps 300] [--control] [setting=value …]
 
 Both models learn from the same simulated plates: the champion without corruption, the retrained one from the
-champion's weights, as the loop retrains, with corruptions of table 5 of all kinds and severities mixed in.
+champion's weights, as the loop retrains, with corruptions of table 5 of all kinds and severities mixed in,
+and with defocus as interference contrast shows it.
 Both are judged on plates of clones that neither has seen: clean, under every severity of table 5, and under
 faults of the microscope that the simulator makes by its own physics on the phase of light, before the camera:
 the same cells imaged again, judged by the stain that they show in focus. Severities that drive more than half
 of the pixels to the ends of the range are left out ("information destroyed"). Prints a table with 95 %
 intervals (resampled by plate, clone and well), writes it and the figure into the work folder.
 
-`--control` trains a third model, by the same further steps without corruption: what more training alone does.
+`--control` trains two more by the same further steps: one without corruption, what more training alone does,
+and one whose defocus is table 5's disk alone.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ FAULTS = {
     "lamp × 2": ("lamp", 1.0),
 }
 NETWORK = {"crop_size": 96, "base_channels": 16, "depth": 3, "block": 2}
-PROBABILITY, LEARNING_RATE = 0.5, 1e-3
+PROBABILITY, LEARNING_RATE, APERTURE = 0.5, 1e-3, 0.45
 SHOWN = ["condition", "metric", "n_wells", "before", "after", "gain", "interval", "pearson", "pearson after"]
 
 
@@ -125,9 +127,12 @@ def run(arguments: argparse.Namespace, settings: dict[str, object]) -> None:
     dataset, tested = split(arguments)
     first = TrainingConfig(**{**NETWORK, "max_steps": arguments.steps, "num_threads": 1, **settings})
     more = first.model_copy(update={"max_steps": arguments.more_steps, "learning_rate": LEARNING_RATE})
-    against = more.model_copy(update={"corruption": CorruptionAugmentation(probability=PROBABILITY)})
+    disk = CorruptionAugmentation(probability=PROBABILITY)
+    optics = disk.model_copy(update={"numerical_aperture": APERTURE})
     champion, _ = learn(arguments, "champion", lambda: train(dataset, first).model)
-    models = {"retrained": against} | ({"control": more} if arguments.control else {})
+    models = {"retrained": more.model_copy(update={"corruption": optics})}
+    if arguments.control:
+        models |= {"disk": more.model_copy(update={"corruption": disk}), "control": more}
     before = judge(arguments, champion, tested)
     for name, config in models.items():
         begin = partial(train, dataset, config, initial=champion)
@@ -161,7 +166,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=384)
     parser.add_argument("--steps", type=int, default=600, help="of the champion")
     parser.add_argument("--more-steps", type=int, default=300, help="of the retraining")
-    parser.add_argument("--control", action="store_true", help="also train as long without corruption")
+    parser.add_argument("--control", action="store_true", help="also train with the disk alone, and clean")
     parser.add_argument("settings", nargs="*", help="training settings, name=value (JSON)")
     arguments = parser.parse_intermixed_args()
     torch.set_num_threads(1)

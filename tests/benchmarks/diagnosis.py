@@ -24,7 +24,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from cellabel.alerts import AlertLedger
 from cellabel.cli._simulated_demo import CLEAN, DEFOCUSED, FIELD, FIRST_DAY
-from cellabel.corruptions import SEVERITIES, equivalent_radius_px
+from cellabel.corruptions import SEVERITIES, equivalent_radius_px, severity_of_radius
 from cellabel.loop import (
     diagnose_incident,
     embed_plate,
@@ -34,7 +34,6 @@ from cellabel.loop import (
     store_prediction,
     tick_drift,
 )
-from cellabel.loop.diagnosis import severity_of_radius
 from cellabel.plates import import_plate
 from cellabel.registry import ModelRegistry
 from cellabel.settings import load_settings

@@ -14,8 +14,10 @@ from cellabel.corruptions import (
     clipped_share,
     corrupt,
     defocus_kernel,
+    depth_of_severity,
     equivalent_radius_px,
     pupil_defocus,
+    severity_of_radius,
 )
 
 CASES = [(kind, severity) for kind in KINDS for severity in SEVERITIES[kind]]
@@ -229,3 +231,16 @@ def test_a_pupil_blurs_like_a_disk_whose_radius_grows_with_its_defocus():
     assert width == pytest.approx(radii[4] / np.sqrt(2), rel=0.35)
     with pytest.raises(InputError, match="No air objective"):
         equivalent_radius_px(1.0, pixel_size_um=0.65, numerical_aperture=1.4)
+
+
+@pytest.mark.parametrize("optics", [(0.65, 0.45), (0.325, 0.75)])
+def test_a_severity_and_its_depth_are_told_from_each_other(optics):
+    optics = dict(zip(("pixel_size_um", "numerical_aperture"), optics, strict=True))
+    depths = [depth_of_severity(severity, **optics) for severity in (1, 2, 3, 4, 5, 6.5)]
+    assert depths == sorted(depths) and depths[0] > 0
+    for severity, depth in zip((1, 2, 3, 4, 5, 6.5), depths, strict=True):
+        assert severity_of_radius(equivalent_radius_px(depth, **optics)) == pytest.approx(severity, abs=0.25)
+    assert severity_of_radius(3.0) == 5 and severity_of_radius(4.0) == 6
+    for severity in (0, -1, 60):
+        with pytest.raises(InputError, match="No defocus up to"):
+            depth_of_severity(severity, **optics)

@@ -8,12 +8,16 @@ import pytest
 from cellabel.drift import Diagnosis
 from cellabel.loop.diagnosis import (
     SIDES,
+    _as_deep_as_networks_say,
     _believed_exposure,
     _cross_examined,
+    _depth,
     _known_corruptions,
     _Look,
 )
+from cellabel.plates import import_plate
 from cellabel.settings import load_settings
+from cellabel.simulation import simulate_plate
 from cellabel.stores import open_home
 
 BLUR = Diagnosis("defocus", 2.0, 0.99, "looks like defocus", 0.1, "defocus", {"defocus": 0.1})
@@ -45,6 +49,29 @@ def test_a_networks_defocus_must_show_in_the_acquisition_features(left, believed
     assert (said.kind == "defocus") is believed
     if not believed:
         assert said.severity is None and "none of the known causes" in said.sentence
+
+
+def test_features_tell_the_cause_and_the_network_that_it_explains_best_its_severity():
+    known = Diagnosis(
+        "defocus", 1.2, 0.97, "", 0.1, "defocus", {"defocus": 0.1, "exposure": 0.9}, {"defocus": 1.2}
+    )
+    networks = [
+        look(Diagnosis(None, None, 1.0, "", left={"defocus": share}, nearest={"defocus": severity}))
+        for share, severity in ((0.7, 2.0), (0.4, 4.6), (0.9, 9.0))
+    ]
+    said = _as_deep_as_networks_say(look(known), networks).diagnosis
+    assert (said.kind, said.severity, said.confidence) == ("defocus", 4.6, 0.97)
+    assert "severity 4.6" in said.sentence
+    assert _as_deep_as_networks_say(look(known), [look(Diagnosis(None, None, 1.0, ""))]).diagnosis == known
+    assert _as_deep_as_networks_say(look(EXPOSURE), networks).diagnosis == EXPOSURE
+
+
+def test_a_defocus_is_told_in_the_unit_of_the_knob(tmp_path):
+    home = open_home(load_settings(home=tmp_path / "home"))
+    simulate_plate(tmp_path / "P", plate_id="P", wells=1, sites=1, size=64, stains=(), preset="10x")
+    import_plate(tmp_path / "P", home.plates)
+    assert _depth(home, "P", BLUR.with_severity(6.0)) == ", about 6 µm from focus"
+    assert _depth(home, "P", EXPOSURE) == ""
 
 
 def test_without_features_the_network_is_believed():

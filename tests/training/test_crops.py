@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellabel import InputError
-from cellabel.corruptions import corrupt
+from cellabel.corruptions import corrupt, depth_of_severity, interference_defocus
 from cellabel.datasets import FieldSample
 from cellabel.preprocessing import prepare_input
 from cellabel.training import CorruptionAugmentation, TrainingConfig
-from cellabel.training._crops import CropSampler, Turn, cut, draw_turn, jittered
+from cellabel.training._crops import SIDES, CropSampler, Turn, cut, draw_turn, jittered
 
 
 class Fields:
@@ -30,6 +30,9 @@ class Fields:
 
     def raw(self, sample):
         return self.raws[sample]
+
+    def raw_pixel_size_um(self, sample):
+        return 0.65
 
     def image(self, sample):
         return self.images[sample]
@@ -204,6 +207,30 @@ def test_corruption_acts_on_the_raw_field_before_the_input_is_prepared():
         assert (windows[..., 0, 0] == image[0, 0, 0].item()).any()
         clean = np.lib.stride_tricks.sliding_window_view(fields.images[sample], (32, 32))
         assert np.isclose(clean[..., 0, 0], target[0, 0, 0].item() * 4, atol=1e-6).any()
+
+
+@pytest.mark.parametrize(("modality", "axis"), [("dic", 45), ("dic", 135), ("other", 45)])
+def test_a_defocused_field_of_dic_is_out_of_focus_as_its_optics_show_it(modality, axis):
+    fields, optics = Fields(), {"pixel_size_um": 0.65, "numerical_aperture": 0.45}
+    depth = depth_of_severity(5, **optics)
+    known = {}
+    for sample, raw in fields.raws.items():
+        for side in SIDES:
+            moved = interference_defocus(raw, side * depth, shear_axis_degrees=axis, **optics)
+            image = prepare_input(moved if side else corrupt(raw, "defocus", 5))
+            known[sample, side] = np.lib.stride_tricks.sliding_window_view(image, (32, 32))[..., 0, 0]
+    settings_ = CorruptionAugmentation(
+        probability=1.0, kinds=("defocus",), severities=(5,), numerical_aperture=0.45
+    )
+    changes = {"modality": modality, "shear_axis_degrees": axis, "augment": False, "batch_size": 32}
+    batch = CropSampler(fields, config(corruption=settings_, **changes)).batch(0)
+    seen = {
+        side
+        for image, sample in zip(batch.images, batch.samples, strict=True)
+        for side in SIDES
+        if (known[sample, side] == image[0, 0, 0].item()).any()
+    }
+    assert seen == (set(SIDES) if modality == "dic" else {0.0})
 
 
 def test_a_corrupted_field_is_prepared_once_and_a_share_stays_clean():
