@@ -1,7 +1,7 @@
 """Where everything lies and how the loop behaves: one typed object, read from the environment and one file.
 
-`CELLABEL_HOME/settings.yaml` holds what a site decides; a variable `CELLABEL_<FIELD>` (nested:
-`CELLABEL_DRIFT__WINDOW`) wins over it.
+`settings.yaml` in the home (where none is given, in `CELLABEL_HOME`) holds what a site decides; a variable
+`CELLABEL_<FIELD>` (nested: `CELLABEL_DRIFT__WINDOW`) wins over it.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then the home's settings.yaml."""
-        file = _home() / "settings.yaml"
+        file = _settings_file(init_settings().get("home"))
         return (init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=file))
 
     @property
@@ -287,12 +287,16 @@ class Settings(BaseSettings):
         return "/".join([base.rstrip("/"), *parts])
 
 
-def _home() -> Path:
-    return Path(os.environ.get(HOME_VARIABLE) or ".cellabel")
+def _settings_file(home: str | Path | None = None) -> Path:
+    """Of a home; None: the environment's."""
+    return Path(home or os.environ.get(HOME_VARIABLE) or ".cellabel") / "settings.yaml"
 
 
 def load_settings(**changes: Any) -> Settings:
     """The settings of this process.
+
+    Args:
+        changes: win over the environment and the file; `home` also says whose file is read.
 
     Raises:
         InputError: a value that cannot be, with its name and where it may come from.
@@ -302,7 +306,8 @@ def load_settings(**changes: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        file = _settings_file(changes.get("home"))
         raise InputError(
-            f"The setting {name} cannot be used ({first['msg']}): mend it in {_home() / 'settings.yaml'} "
+            f"The setting {name} cannot be used ({first['msg']}): mend it in {file} "
             f"or in the variable CELLABEL_{name.upper().replace('.', '__')}."
         ) from error

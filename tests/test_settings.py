@@ -26,6 +26,18 @@ def test_the_environment_wins_over_the_file(home, monkeypatch):
     assert (settings.drift.window, settings.drift.harm_limit, settings.sensor_seconds) == (8, 0.1, 7)
 
 
+def test_a_home_that_is_given_brings_its_own_file(home, tmp_path):
+    (home / "settings.yaml").write_text("sensor_seconds: 7\n")
+    other = tmp_path / "other"
+    other.mkdir()
+    assert load_settings(home=other).sensor_seconds == 30
+    (other / "settings.yaml").write_text("sensor_seconds: 9\n")
+    assert load_settings(home=other).sensor_seconds == 9
+    (other / "settings.yaml").write_text("colour: red\n")
+    with pytest.raises(InputError, match="other"):
+        load_settings(home=other)
+
+
 @pytest.mark.parametrize("text", ["drift: {window: 1}", "drift: {windw: 5}", "colour: red"])
 def test_a_value_that_cannot_be_is_named_with_its_place(home, text):
     (home / "settings.yaml").write_text(text)

@@ -19,7 +19,7 @@ from upath import UPath
 
 from cellabel.alerts._alert import Acknowledgement, Alert, alert_id
 from cellabel.errors import InputError
-from cellabel.stores import read_json, write_json
+from cellabel.stores import json_names, read_json, write_json
 
 LOG = "log"
 """The receiver that is always there."""
@@ -129,8 +129,10 @@ class AlertLedger:
             kind: only this kind.
             unacknowledged: only those that nobody has acknowledged.
         """
-        seen = self._names("acknowledged") if unacknowledged else set()
-        contents = (read_json(path) for path in self._files("alerts") if path.name not in seen)
+        seen = set(self._names("acknowledged")) if unacknowledged else set()
+        contents = (
+            read_json(self.root / "alerts" / name) for name in self._names("alerts") if name not in seen
+        )
         found = [Alert.from_json(content) for content in contents if content is not None]
         return sorted(
             (alert for alert in found if kind in (None, alert.kind)),
@@ -191,7 +193,7 @@ class AlertLedger:
         with self._turn() as mine:
             if not mine:
                 return Delivery()
-            done = self._names("delivered")
+            done = set(self._names("delivered"))
             receivers: dict[str, str | None] = {LOG: None, **{_receiver(url): url for url in urls}}
             for alert in self._without(done, receivers):
                 for receiver, url in receivers.items():
@@ -237,16 +239,8 @@ class AlertLedger:
     def _alert_path(self, alert_id: str) -> UPath:
         return self.root / "alerts" / f"{alert_id}.json"
 
-    def _files(self, part: str) -> list[UPath]:
-        return [self.root / part / name for name in sorted(self._names(part))]
-
-    def _names(self, part: str) -> set[str]:
-        folder = self.root / part
-        if not folder.exists():
-            return set()
-        if isinstance(folder, Path):  # thousands of names are listed at every delivery
-            return {name for name in os.listdir(folder) if name.endswith(".json") and name[0] != "."}
-        return {path.name for path in folder.glob("*.json")}
+    def _names(self, part: str) -> list[str]:
+        return json_names(self.root / part)
 
     @contextmanager
     def _turn(self) -> Iterator[bool]:

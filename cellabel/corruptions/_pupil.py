@@ -25,8 +25,8 @@ def _relative_transfer(
     """
     spread = 2 * np.pi * abs(defocus_um) / wavelength_um * (1 - math.sqrt(1 - numerical_aperture**2))
     nodes = int(min(512, 64 + 8 * spread))  # the phase turns by less than a radian from node to node
-    grid = (np.arange(nodes) + 0.5) / nodes
-    x, y = np.meshgrid(2 * grid - 1, grid, indexing="ij")  # y ≥ 0 suffices by symmetry
+    half = nodes // 2  # x and y ≥ 0 suffice by symmetry
+    x, y = np.meshgrid((np.arange(half) + 0.5) / half, (np.arange(nodes) + 0.5) / nodes, indexing="ij")
 
     def phase(rho_squared: NDArray[np.float64]) -> NDArray[np.float64]:
         root = np.sqrt(np.clip(1 - numerical_aperture**2 * rho_squared, 0, None))
@@ -115,7 +115,7 @@ def depth_of_severity(
             f"No defocus up to {deepest:.0f} µm blurs like severity {severity!r} of table 5 on pixels of "
             f"{pixel_size_um:g} µm; give a severity above 0 and below {above(deepest) + severity:.1f}."
         )
-    return float(optimize.bisect(above, 0.0, deepest, xtol=deepest / 500))
+    return float(optimize.brentq(above, 0.0, deepest, xtol=deepest / 500))
 
 
 def pupil_defocus(

@@ -4,7 +4,7 @@ A version of an artefact is written to a folder of its own; only when it is whol
 replaced atomically, point to it. Who reads follows the record, so a crash leaves the old version or none.
 """
 
-from cellabel.stores._atomic import as_path, place_errors, read_json, replace_bytes, write_json
+from cellabel.stores._atomic import as_path, json_names, place_errors, read_json, replace_bytes, write_json
 from cellabel.stores._memory import FileMemory
 from cellabel.stores.artefacts import ArtefactStore, PlateStore, check_plate_id, plate_store
 from cellabel.stores.home import Home, open_home
@@ -21,6 +21,7 @@ __all__ = [
     "open_home",
     "place_errors",
     "plate_store",
+    "json_names",
     "read_json",
     "replace_bytes",
     "write_json",

@@ -47,6 +47,18 @@ def is_local(path: UPath) -> bool:
     return isinstance(path, Path)
 
 
+def json_names(folder: UPath) -> list[str]:
+    """Names of a folder's JSON files, sorted, without what is half written; none where it is missing."""
+    if is_local(folder):  # thousands of names are listed at every tick, faster than paths are made of them
+        try:
+            names = os.listdir(str(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    else:
+        names = [path.name for path in folder.glob("*.json")] if folder.exists() else []
+    return sorted(name for name in names if name.endswith(".json") and not name.startswith("."))
+
+
 def replace_bytes(path: UPath, data: bytes) -> None:
     """Put `data` at `path`: readers see the old content or the new one, never a part.
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from upath import UPath
 
-from cellabel.stores._atomic import cannot_be_read, is_local, parse_json, read_json
+from cellabel.stores._atomic import cannot_be_read, is_local, json_names, parse_json, read_json
 
 __all__ = ["FileMemory"]
 
@@ -37,15 +37,7 @@ class FileMemory(Generic[Content]):
         Raises:
             InputError: a file is not JSON.
         """
-        if not is_local(folder):
-            files = sorted(folder.glob("*.json")) if folder.exists() else []
-            return [self._parse(content) for file in files if (content := read_json(file))]
-        try:
-            names = sorted(name for name in os.listdir(str(folder)) if name.endswith(".json"))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        found = (self._local(f"{folder}/{name}") for name in names if not name.startswith("."))
-        return [content for content in found if content is not None]
+        return list(self.of_files(folder, json_names(folder)).values())
 
     def of_files(self, root: UPath, places: Iterable[str]) -> dict[str, Content]:
         """Place below `root` → what its file says, without the places where there is none.
