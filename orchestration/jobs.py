@@ -11,6 +11,8 @@ from orchestration.metadata import figure
 from orchestration.resources import Alerts, Models, Stores
 
 __all__ = [
+    "AGAIN",
+    "DRIFTED",
     "EMBEDDED",
     "FROZEN_ENCODER",
     "PRIORITY",
@@ -33,6 +35,9 @@ PRIORITY = "dagster/priority"
 
 QUEUE = "cellabel/queue"
 """The tag whose runs the instance limits: those that predict again leave a place for new plates."""
+
+AGAIN, DRIFTED = "again", "drifted"
+"""Its values: plates of a drift incident, which somebody waits for, do not stand behind all others."""
 
 AssetJob: TypeAlias = Any
 """What `dagster.define_asset_job` gives; the library does not export its type."""

@@ -120,6 +120,9 @@ from .training import (
     build_current_dataset as build_current_dataset,
 )
 from .training import (
+    drifted_plates as drifted_plates,
+)
+from .training import (
     plates_for_training as plates_for_training,
 )
 from .training import (

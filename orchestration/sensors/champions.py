@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cellabel.organelles import Organelle
-from orchestration.jobs import QUEUE, AssetJob, predictions_of
+from orchestration.jobs import AGAIN, DRIFTED, QUEUE, AssetJob, predictions_of
 from orchestration.partitions import plates
 from orchestration.resources import Alerts, Models, Stores
 
@@ -53,7 +53,7 @@ def champion_changed(
     def sensor(
         context: dg.SensorEvaluationContext, stores: Stores, models: Models, alerts: Alerts
     ) -> dg.SensorResult | dg.SkipReason:
-        from cellabel.loop import followed_champion, stale_predictions
+        from cellabel.loop import drifted_plates, followed_champion, stale_predictions
         from cellabel.loop.streams import ENCODER, encoder_store
 
         if _in_flight(context, train.name):
@@ -85,12 +85,14 @@ def champion_changed(
         busy = {run.tags.get("dagster/partition", "") for run in _in_flight(context, "ingest", predict.name)}
         stale = stale_predictions(home, versions)
         asked = _next_in_turn([one for one in stale if one.plate_id not in busy], position, context.cursor)
+        drifted = drifted_plates(home) if asked else set()
         requests = [
             _predict_again(
                 predict.name,
                 item.plate_id,
                 item.content,
                 {name: followed[name] for name in item.organelles},
+                queue=DRIFTED if item.plate_id in drifted else AGAIN,
                 reports=home.settings.drift.evidently,
             )
             for item in asked
@@ -156,7 +158,13 @@ def _follow(job: str, organelle: str, version: int, turn: int) -> dg.RunRequest:
 
 
 def _predict_again(
-    job: str, plate: str, content: str, champions: dict[str, "FollowedChampion"], *, reports: bool
+    job: str,
+    plate: str,
+    content: str,
+    champions: dict[str, "FollowedChampion"],
+    *,
+    queue: str,
+    reports: bool,
 ) -> dg.RunRequest:
     names = [f"{name}={champion.version}/{champion.turn}" for name, champion in sorted(champions.items())]
     return dg.RunRequest(
@@ -168,6 +176,6 @@ def _predict_again(
             "cellabel/plate": plate,
             "cellabel/why": "new champion" if champions else "not seen by the frozen encoder",
             "cellabel/organelle": ",".join(sorted(champions)) or "encoder",
-            QUEUE: "again",
+            QUEUE: queue,
         },
     )

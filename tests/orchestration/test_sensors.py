@@ -447,7 +447,7 @@ def test_only_stale_plates_are_predicted_again(home, look, champions, accepted, 
         predicted(home, plate, "er", 1)
     _, (request,) = look("champion_changed")
     assert request.partition_key == "P1" and request.job_name == "predict"
-    assert limits_of_the_queue() == {(QUEUE, request.tags[QUEUE]): 1}
+    assert limits_of_the_queue()[QUEUE, request.tags[QUEUE]] == 1
     assert request.run_key == "predict:P1:cccccccccccc:nuclei=2/1"
     assert {key.to_user_string() for key in request.asset_selection} == {
         "nuclei/predicted_plate",
@@ -462,6 +462,17 @@ def test_only_stale_plates_are_predicted_again(home, look, champions, accepted, 
     end(request.run_key, dg.DagsterRunStatus.SUCCESS)
     look("champion_changed")
     assert look("champion_changed")[0].skip_message == "no champion has changed"
+
+
+def test_a_drifted_plate_does_not_stand_in_line_behind_all_others(home, look, champions, accepted):
+    champions.update(nuclei=2)
+    follow(home, "nuclei", 2)
+    for plate in ("P1", "P2"):
+        predicted(home, plate, "nuclei", 1)
+    write_json(home.detectors / "incidents" / "P2-1.json", {"plates": ["P2"]})
+    requests = {one.partition_key: one for one in look("champion_changed")[1]}
+    assert requests["P1"].tags[QUEUE] != requests["P2"].tags[QUEUE]
+    assert set(limits_of_the_queue()) == {(QUEUE, one.tags[QUEUE]) for one in requests.values()}
 
 
 def test_a_plate_that_waits_for_two_organelles_is_predicted_in_one_run(
