@@ -133,7 +133,7 @@ def detector_of(rows, run_time, window):
     key = (rows.tobytes(), run_time, window)
     if key not in DETECTORS:
         detector = DETECTORS[key] = OnlineMMD(run_time, window)
-        detector.fit(rows.reshape(-1, rows.shape[-1]), groups=np.repeat(np.arange(len(rows)), WELLS))
+        detector.fit(rows.reshape(-1, rows.shape[-1]), groups=np.repeat(np.arange(len(rows)), rows.shape[1]))
     return DETECTORS[key]
 
 
@@ -143,16 +143,16 @@ def run_lengths(detector, plates, seed=0):
     A stream takes LONGEST plates of the arm in random order, wells in random order; without an alarm its
     length is one more than their wells.
     """
-    rng = np.random.default_rng(seed)
+    rng, wells = np.random.default_rng(seed), plates.shape[1]
     lengths, first = [], []
     for stream in range(STREAMS):
         rest = rng.permutation(len(plates))
         order = [stream % len(plates), *[place for place in rest if place != stream % len(plates)]]
-        rows = np.concatenate([plates[place][rng.permutation(WELLS)] for place in order[:LONGEST]])
+        rows = np.concatenate([plates[place][rng.permutation(wells)] for place in order[:LONGEST]])
         detector.reset()
         alarm = len(rows) + 1
-        for start in range(0, len(rows), 2 * WELLS):
-            steps = detector.update_many(rows[start : start + 2 * WELLS])
+        for start in range(0, len(rows), 2 * wells):
+            steps = detector.update_many(rows[start : start + 2 * wells])
             alarm = next((step.time for step in steps if step.drift), alarm)
             if alarm <= len(rows):
                 break
