@@ -98,17 +98,21 @@ def stained_wells(tested: list[Plate], name: str, of: list[Plate] | None = None)
 def oracle_wells(arguments: argparse.Namespace, tested: list[Plate], name: str) -> pd.DataFrame:
     """What someone would measure who sees all that transmitted light can show, and nothing else.
 
-    Intensities are those of the stain without its yield (of instrument, plate, well and site), which light
-    does not show; numbers and areas are left out. The reporter shows by the cells' morphology
-    alone: the living cells of most of it are marked, as many as make the product on the training plates.
+    Intensities are those of the stain without its yield (of instrument, plate, well and site) and, for the
+    ER, without what a clone has of it: light shows neither. Numbers and areas are left out. The reporter shows
+    by the cells' morphology alone: the living cells of most of it are marked, as many as make the product on
+    the training plates.
     """
     if organelle(name).target == "binary":
         return _marked_wells(arguments, tested, name)
     measured = stained_wells(tested, name)
-    yields = pd.concat([_truth(arguments, plate, "fields") for plate in tested])
-    factor = measured[WELL[:2]].merge(
-        yields.groupby(WELL[:2], as_index=False)[f"yield_{name}"].mean(), on=WELL[:2]
-    )[f"yield_{name}"]
+    hidden = _yields(arguments, tested, name)
+    if name == "er":
+        cells = pd.concat([_truth(arguments, plate, "cells") for plate in tested])
+        content = cells[~cells["dead"]].groupby(WELL[:2], as_index=False)["er"].mean()
+        hidden = hidden.merge(content, on=WELL[:2])
+        hidden["yield"] *= hidden["er"]
+    factor = measured[WELL[:2]].merge(hidden, on=WELL[:2])["yield"]
     intensities = [column for column in measured if column.endswith("Intensity")]
     seen = measured[intensities].div(factor.to_numpy(), axis=0)
     return measured[WELL].join(seen)
@@ -134,6 +138,12 @@ def _marked_wells(arguments: argparse.Namespace, tested: list[Plate], name: str)
             keys = (plate.plate_id, field.well, str(plate.plan.loc[field.well, "clone"]))
             rows.append(row.assign(**dict(zip(WELL, keys, strict=True)), Metadata_Site=field.site))
     return measure_well(pd.concat(rows, ignore_index=True), by=WELL)
+
+
+def _yields(arguments: argparse.Namespace, imaged: list[Plate], name: str) -> pd.DataFrame:
+    """How strongly each well was stained, 1 by the book."""
+    fields = pd.concat([_truth(arguments, plate, "fields") for plate in imaged])
+    return fields.rename(columns={f"yield_{name}": "yield"}).groupby(WELL[:2], as_index=False)["yield"].mean()
 
 
 def _truth_folder(arguments: argparse.Namespace, plate: Plate) -> Path:
@@ -232,6 +242,10 @@ def run(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> Non
     )
     again = stained_wells(plates(arguments, "test", SECOND_DRAW), name, tested)
     metrics = organelle(name).primary_metrics
+    trained_on, seen = (
+        _yields(arguments, side, name)["yield"].mean() for side in (plates(arguments, "train"), tested)
+    )
+    print(f"stained by the book × {trained_on:.2f} on the training plates, × {seen:.2f} on these", flush=True)
     oracle = oracle_wells(arguments, tested, name)
     report(held_out.wells("true"), held_out.wells("predicted"), again, oracle, metrics)
 
