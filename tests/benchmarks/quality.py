@@ -2,7 +2,7 @@
 
     python tests/benchmarks/quality.py --work FOLDER [--organelles nuclei er golgi gfp] [--family a]
         [--train-plates 6] [--test-plates 4] [--wells 24] [--size 512] [--seconds 1200] [--again]
-        [setting=value …]
+        [--intensity] [setting=value …]
 
 Plates are simulated from frozen parameters (their hash is printed): every plate has six clones of its own in
 four replicates, so four test plates are 96 wells of 24 clones on plates that nothing was trained on. Each
@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,10 @@ from cellabel.datasets import Dataset, build_dataset, check_split
 from cellabel.evaluation import downstream_metrics
 from cellabel.loop.held_out import LabelledField, evaluate_model
 from cellabel.measurement import measure_field, measure_well
-from cellabel.networks import load_model
-from cellabel.organelles import organelle
-from cellabel.plates import Plate, import_plate, open_plate
+from cellabel.networks import OrganelleModel, load_model
+from cellabel.organelles import Organelle, organelle
+from cellabel.plates import Field, Plate, import_plate, open_plate
+from cellabel.prediction import predict_image
 from cellabel.preprocessing import prepare_target
 from cellabel.segmentation import segment
 from cellabel.simulation import parameters_hash, simulate_plate
@@ -39,6 +42,7 @@ from cellabel.training import TrainingConfig, train
 
 CLONES = 6
 TEST_SEED, TRAIN_SEED, SECOND_DRAW = 9000, 100, 77
+INTENSITY = {"mse": 1.0, "batch_pcc": 0.1}
 WELL = ["Metadata_Plate", "Metadata_Well", "Metadata_Clone"]
 
 
@@ -76,35 +80,45 @@ def plates(arguments: argparse.Namespace, side: str, noise_seed: int | None = No
     return made
 
 
-def stained_wells(tested: list[Plate], name: str, of: list[Plate] | None = None) -> pd.DataFrame:
-    """What the recipe measures on the stained images of some plates, named as the plates `of`."""
+def measured_wells(
+    tested: list[Plate],
+    name: str,
+    image_of: Callable[[Plate, Field], np.ndarray],
+    of: list[Plate] | None = None,
+) -> pd.DataFrame:
+    """What the recipe measures on the prepared image of every field, the plates named as those in `of`."""
     recipe, rows = organelle(name), []
     for plate, known_as in zip(tested, of or tested, strict=True):
         for field in plate.fields():
-            stain = next(role for role in recipe.stains if role in field.roles)
-            image = prepare_target(field.image(stain), recipe, pixel_size_um=plate.pixel_size_um)
+            image = image_of(plate, field)
             labels = segment(image, recipe, pixel_size_um=plate.pixel_size_um)
             row = measure_field(labels, image, organelle=recipe, pixel_size_um=plate.pixel_size_um)
-            clone = str(plate.plan.loc[field.well, "clone"])
-            keys = {
-                "Metadata_Plate": known_as.plate_id,
-                "Metadata_Well": field.well,
-                "Metadata_Site": field.site,
-            }
-            rows.append(row.assign(**keys, Metadata_Clone=clone))
+            keys = (known_as.plate_id, field.well, str(plate.plan.loc[field.well, "clone"]))
+            rows.append(row.assign(**dict(zip(WELL, keys, strict=True)), Metadata_Site=field.site))
     return measure_well(pd.concat(rows, ignore_index=True), by=WELL)
+
+
+def stained_wells(tested: list[Plate], name: str, of: list[Plate] | None = None) -> pd.DataFrame:
+    """What the recipe measures on the stained images of some plates, named as the plates `of`."""
+    recipe = organelle(name)
+
+    def stained(plate: Plate, field: Field) -> np.ndarray:
+        stain = next(role for role in recipe.stains if role in field.roles)
+        return prepare_target(field.image(stain), recipe, pixel_size_um=plate.pixel_size_um)
+
+    return measured_wells(tested, name, stained, of)
 
 
 def oracle_wells(arguments: argparse.Namespace, tested: list[Plate], name: str) -> pd.DataFrame:
     """What someone would measure who sees all that transmitted light can show, and nothing else.
 
     Intensities are those of the stain without its yield (of instrument, plate, well and site) and, for the
-    ER, without what a clone has of it: light shows neither. Numbers and areas are left out. The reporter shows
-    by the cells' morphology alone: the living cells of most of it are marked, as many as make the product on
-    the training plates.
+    ER, without what a clone has of it: light shows neither. Numbers and areas are left out. The reporter
+    shows by the cells' morphology alone: the living cells of most of it are marked, as many as make the
+    product on the training plates.
     """
     if organelle(name).target == "binary":
-        return _marked_wells(arguments, tested, name)
+        return measured_wells(tested, name, _marks(arguments, tested))
     measured = stained_wells(tested, name)
     hidden = _yields(arguments, tested, name)
     if name == "er":
@@ -118,26 +132,21 @@ def oracle_wells(arguments: argparse.Namespace, tested: list[Plate], name: str) 
     return measured[WELL].join(seen)
 
 
-def _marked_wells(arguments: argparse.Namespace, tested: list[Plate], name: str) -> pd.DataFrame:
-    """Wells of the cells that most likely make the product, by their visible morphology."""
+def _marks(arguments: argparse.Namespace, tested: list[Plate]) -> Callable[[Plate, Field], np.ndarray]:
+    """The cells of a field that most likely make the product, by their visible morphology."""
     known = pd.concat([_truth(arguments, plate, "cells") for plate in plates(arguments, "train")])
     living = known[~known["dead"]]
     least = living["visible_morphology"].quantile(1 - living["gfp_positive"].mean())
-    recipe, rows = organelle(name), []
-    for plate in tested:
-        cells = _truth(arguments, plate, "cells")
-        marked = cells[~cells["dead"] & (cells["visible_morphology"] >= least)]
-        for field in plate.fields():
-            here = marked[(marked["Metadata_Well"] == field.well) & (marked["Metadata_Site"] == field.site)]
-            labels = tifffile.imread(
-                _truth_folder(arguments, plate) / f"{plate.plate_id}_{field.well}_s{field.site}_cells.tif"
-            )
-            image = np.isin(labels, here["label"]).astype(np.float32)
-            found = segment(image, recipe, pixel_size_um=plate.pixel_size_um)
-            row = measure_field(found, image, organelle=recipe, pixel_size_um=plate.pixel_size_um)
-            keys = (plate.plate_id, field.well, str(plate.plan.loc[field.well, "clone"]))
-            rows.append(row.assign(**dict(zip(WELL, keys, strict=True)), Metadata_Site=field.site))
-    return measure_well(pd.concat(rows, ignore_index=True), by=WELL)
+    cells = pd.concat([_truth(arguments, plate, "cells") for plate in tested])
+    marked = cells[~cells["dead"] & (cells["visible_morphology"] >= least)]
+    by_field = marked.groupby([*WELL[:2], "Metadata_Site"])["label"].agg(list)
+
+    def marks(plate: Plate, field: Field) -> np.ndarray:
+        name = f"{plate.plate_id}_{field.well}_s{field.site}_cells.tif"
+        labels = tifffile.imread(_truth_folder(arguments, plate) / name)
+        return np.isin(labels, by_field.get((plate.plate_id, field.well, field.site), [])).astype(np.float32)
+
+    return marks
 
 
 def _yields(arguments: argparse.Namespace, imaged: list[Plate], name: str) -> pd.DataFrame:
@@ -206,7 +215,7 @@ def report(
     print(pd.DataFrame(rows).to_string(index=False, float_format="%.3f"), flush=True)
 
 
-def split(arguments: argparse.Namespace, name: str) -> tuple[Dataset, list[Plate]]:
+def split(arguments: argparse.Namespace, name: str | Organelle) -> tuple[Dataset, list[Plate]]:
     """Training plates, with the test plates' wells held out; nothing of them is seen."""
     tested = plates(arguments, "test")
     held_out = [(plate.plate_id, well) for plate in tested for well in plate.wells]
@@ -216,22 +225,26 @@ def split(arguments: argparse.Namespace, name: str) -> tuple[Dataset, list[Plate
     return dataset, tested
 
 
+def learn(
+    arguments: argparse.Namespace, dataset: Dataset, config: TrainingConfig, folder: Path
+) -> tuple[OrganelleModel, str]:
+    """The model, and what its training took."""
+    if arguments.again:
+        return load_model(folder), "trained before"
+    began, cpu = time.perf_counter(), time.process_time()
+    trained = train(
+        dataset, config, folder=folder, progress=lambda sentence: print(f"  {sentence}", flush=True)
+    )
+    return trained.model, (
+        f"{trained.metrics['steps']} steps, {trained.metrics['parameters']} parameters, trained in "
+        f"{time.perf_counter() - began:.0f} s ({time.process_time() - cpu:.0f} s of processor, "
+        f"{arguments.threads} threads)"
+    )
+
+
 def run(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> None:
     dataset, tested = split(arguments, name)
-    folder = arguments.work / "models" / f"{name}-{arguments.family}"
-    if arguments.again:
-        model, told = load_model(folder), "trained before"
-    else:
-        began, cpu = time.perf_counter(), time.process_time()
-        trained = train(
-            dataset, config, folder=folder, progress=lambda sentence: print(f"  {sentence}", flush=True)
-        )
-        model = trained.model
-        told = (
-            f"{trained.metrics['steps']} steps, {trained.metrics['parameters']} parameters, trained in "
-            f"{time.perf_counter() - began:.0f} s ({time.process_time() - cpu:.0f} s of processor, "
-            f"{arguments.threads} threads)"
-        )
+    model, told = learn(arguments, dataset, config, arguments.work / "models" / f"{name}-{arguments.family}")
     fields = [LabelledField.of(plate, f.well, f.site) for plate in tested for f in plate.fields()]
     held_out = evaluate_model(model, fields, {"clean": None})
     clones = len({str(field.clone) for field in fields})
@@ -240,14 +253,31 @@ def run(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> Non
         f"unseen plates; {told}; pixel Pearson {held_out.pixel_pearson():.3f}; {dataset.split_description}",
         flush=True,
     )
-    again = stained_wells(plates(arguments, "test", SECOND_DRAW), name, tested)
-    metrics = organelle(name).primary_metrics
     trained_on, seen = (
         _yields(arguments, side, name)["yield"].mean() for side in (plates(arguments, "train"), tested)
     )
     print(f"stained by the book × {trained_on:.2f} on the training plates, × {seen:.2f} on these", flush=True)
-    oracle = oracle_wells(arguments, tested, name)
+    again = stained_wells(plates(arguments, "test", SECOND_DRAW), name, tested)
+    oracle, metrics = oracle_wells(arguments, tested, name), organelle(name).primary_metrics
     report(held_out.wells("true"), held_out.wells("predicted"), again, oracle, metrics)
+
+
+def run_intensity(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> None:
+    """A binary stain learnt as an intensity, marked on the prediction as on a stained image."""
+    recipe = organelle(name)
+    intensity = replace(recipe, target="continuous", preprocessing=recipe.preprocessing[:1], losses=INTENSITY)
+    dataset, tested = split(arguments, intensity)
+    folder = arguments.work / "models" / f"{name}-intensity-{arguments.family}"
+    model, told = learn(arguments, dataset, config, folder)
+
+    def marked(plate: Plate, field: Field) -> np.ndarray:
+        stain = predict_image(model, field.image("transmitted")) * model.target_scale
+        return prepare_target(stain, recipe, pixel_size_um=plate.pixel_size_um)
+
+    print(f"\n{name} as an intensity, family {arguments.family}: {told}", flush=True)
+    again = stained_wells(plates(arguments, "test", SECOND_DRAW), name, tested)
+    true, oracle = stained_wells(tested, name), oracle_wells(arguments, tested, name)
+    report(true, measured_wells(tested, name, marked), again, oracle, recipe.primary_metrics)
 
 
 def options(description: str | None, seconds: float) -> argparse.ArgumentParser:
@@ -278,12 +308,15 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     parser = options(__doc__, 1200)
     parser.add_argument("--organelles", nargs="+", default=["nuclei", "er", "golgi", "gfp"])
+    parser.add_argument("--intensity", action="store_true", help="learn binary stains as intensities too")
     parser.add_argument("--again", action="store_true", help="score the models in the folder; train none")
     arguments = parser.parse_intermixed_args()
     settings = settings_of(arguments)
     print(f"parameters {parameters_hash(arguments.family)}, {json.dumps(settings)}", flush=True)
     for name in arguments.organelles:
         run(arguments, name, TrainingConfig(**settings))
+        if arguments.intensity and organelle(name).target == "binary":
+            run_intensity(arguments, name, TrainingConfig(**settings))
 
 
 def _value(text: str) -> object:
