@@ -6,7 +6,7 @@ phase of light; diagnoses try table 5 and a blur by the pupil of images. A third
 by what neither knows; the right answer is then none.
 
 Run: CELLABEL_THREADS=1 python tests/benchmarks/diagnosis.py HOME [--plates 2] [--fields 24]
-    [--organelles nuclei er]
+    [--organelles nuclei er] [--drifts defocus lamp]
 """
 
 from __future__ import annotations
@@ -161,12 +161,13 @@ def main() -> None:
     parser.add_argument("--plates", type=int, default=2, help="of each drift")
     parser.add_argument("--fields", type=int, default=24, help="reference fields that a diagnosis corrupts")
     parser.add_argument("--organelles", nargs="+", default=["nuclei", "er"])
+    parser.add_argument("--drifts", nargs="+", default=[*KNOWN, *UNKNOWN], help="kinds of drift; all of them")
     chosen = parser.parse_args()
     drifts = [(kind, size) for kinds in (KNOWN, UNKNOWN) for kind, sizes in kinds.items() for size in sizes]
     with tempfile.TemporaryDirectory() as scratch:
         home = copied(chosen.home, Path(scratch) / "home", chosen.fields)
-        cases = drifts * chosen.plates
-        rows = [one_plate(home, n, kind, size, chosen.organelles) for n, (kind, size) in enumerate(cases)]
+        cases = [case for case in enumerate(drifts * chosen.plates) if case[1][0] in chosen.drifts]
+        rows = [one_plate(home, n, kind, size, chosen.organelles) for n, (kind, size) in cases]
     print(summary(pd.DataFrame(rows)))
 
 
