@@ -24,8 +24,10 @@ from cellabel.errors import InputError
 from cellabel.training._config import Case, TrainingConfig
 
 CORRUPTED_CACHE_BYTES = 500_000_000
-SIDES = (0.0, 1.0, -1.0, 1.5, -1.5)
-"""Where defocused fields of DIC lie, in depths of their severity from focus; at 0 the disk blurs instead."""
+SIDES = (0.0, 0.0, 0.0, 1.0, -1.0, 1.5, -1.5)
+"""Where defocused fields of DIC lie, in depths of their severity from focus; at 0 the disk blurs instead:
+with fewer of these a network learns less of plain blur than it has to know.
+"""
 
 _CELL = 16  # px, side of the cells in which stain is looked for
 _PLACES = 4  # of which a crop that looks for stain takes the fullest
