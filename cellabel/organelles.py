@@ -190,7 +190,7 @@ GFP = Organelle(
     target="binary",
     preprocessing=(
         Step("subtract_background", {"radius_um": 120.0}),
-        Step("binary_mask", {"sigmas": 6.0, "smoothing_um": 0.65, "above_mean": True}),
+        Step("binary_mask", {"sigmas": 6.0, "smoothing_um": 0.65}),
     ),
     losses={"bce": 1.0},
     segmentation=(
