@@ -190,7 +190,7 @@ GFP = Organelle(
     target="binary",
     preprocessing=(
         Step("subtract_background", {"radius_um": 120.0}),
-        Step("binary_mask", {"sigmas": 6.0, "smoothing_um": 0.65}),
+        Step("binary_mask", {"sigmas": 6.0, "smoothing_um": 0.65, "above_mean": True}),
     ),
     losses={"bce": 1.0},
     segmentation=(
@@ -199,7 +199,7 @@ GFP = Organelle(
         Step("open_and_blur", {"radius_um": 1.3, "smoothing_um": 0.65}),
         Step("separate", {"min_area_um2": 20.0}),
     ),
-    primary_metrics=("Gfp_Count", "Gfp_TotalArea"),
+    primary_metrics=("Gfp_Count", "Gfp_ExpectedArea"),
     plausible={"Gfp_Count": (0, 20_000)},
 )
 

@@ -145,8 +145,8 @@ def _chart(wells: pd.DataFrame, score: str | dict[str, float]) -> pd.DataFrame |
 
 def _score(wells: pd.DataFrame) -> str:
     """GFP area a cell where both are measured; never total GFP alone, which rewards density."""
-    if {"Gfp_TotalArea", "Nuclei_Count"} <= set(wells.columns):
-        return "gfp_area_per_cell"
+    if {"Gfp_ExpectedArea", "Nuclei_Count"} <= set(wells.columns):
+        return "gfp_expected_area_per_cell"
     return next(str(name) for name in wells if str(name).endswith("_Count"))
 
 

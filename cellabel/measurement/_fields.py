@@ -16,7 +16,10 @@ from cellabel.organelles import organelle as recipe_of
 
 __all__ = ["measure_field", "measure_well"]
 
-SUMS = ("Count", "CountBorderCorrected", "TotalArea", "TotalAreaUm2", "TotalIntensity")
+SUMS = (
+    "Count", "CountBorderCorrected", "TotalArea", "TotalAreaUm2", "TotalIntensity", "ExpectedArea",
+    "ExpectedAreaUm2",
+)  # fmt: skip
 """Field features that a well adds up."""
 MEANS = (("MeanIntensity", "TotalIntensity", "TotalArea"), ("MeanAreaUm2", "TotalAreaUm2", "Count"))
 """Field features that a well takes anew: mean, and the sums whose ratio it is."""
@@ -42,14 +45,16 @@ def measure_field(
         <P>_MeanIntensity (over objects' pixels; NaN without objects); <P>_CountBorderCorrected: objects that
         touch neither the upper nor the left border (of fields that overlap by a pixel every object is then
         counted once); <P>_TotalAreaUm2 (µm²); <P>_MeanAreaUm2 (µm² an object; NaN without objects);
-        <P>_AreaShare (of the field).
+        <P>_AreaShare (of the field). Of a binary organelle also <P>_ExpectedArea (px) and _ExpectedAreaUm2:
+        the sum of the image, a probability or a mask, over the whole field. Where a network is unsure of
+        nearly every cell, what lies above one half says little, and the sum keeps what it knows.
 
     Raises:
         InputError: shapes differ, labels are no whole numbers, NaN or infinite intensities.
 
     Source: Gundersen 1977, J Microsc 111:219 (the unbiased counting frame), for a field that others adjoin.
     """
-    prefix = recipe_of(organelle).prefix
+    recipe = recipe_of(organelle)
     marks, values, size = checked(labels, image, pixel_size_um)
     pixels = pixels_of(marks)
     count, area = pixels.numbers.size, int(pixels.area.sum())
@@ -66,7 +71,10 @@ def measure_field(
         "MeanAreaUm2": area * size**2 / count if count else np.nan,
         "AreaShare": area / marks.size,
     }
-    return pd.DataFrame([{f"{prefix}_{name}": value for name, value in row.items()}])
+    if recipe.target == "binary":
+        expected = float(values.sum(dtype=np.float64))
+        row |= {"ExpectedArea": expected, "ExpectedAreaUm2": expected * size**2}
+    return pd.DataFrame([{f"{recipe.prefix}_{name}": value for name, value in row.items()}])
 
 
 def measure_well(

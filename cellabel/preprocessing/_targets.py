@@ -124,7 +124,12 @@ def clip_intensities(
 
 
 def binary_mask(
-    image: NDArray[np.float32], *, sigmas: float = 6.0, smoothing: float = 1.0, threshold: float = np.nan
+    image: NDArray[np.float32],
+    *,
+    sigmas: float = 6.0,
+    smoothing: float = 1.0,
+    above_mean: bool = False,
+    threshold: float = np.nan,
 ) -> NDArray[np.float32]:
     """1 where the stain rises above background, 0 elsewhere.
 
@@ -135,6 +140,8 @@ def binary_mask(
         image: (H, W), the stain's units; a mask of 0 and 1 passes through.
         sigmas: height above the background, in standard deviations of the smoothed noise.
         smoothing: σ of the Gaussian that is applied first, px.
+        above_mean: also above the image's mean, where a segmentation of the stain itself cuts: what glows
+            about bright cells and in negative ones is then no part of the mask.
         threshold: an absolute threshold instead, the stain's units (from parental wells: mean + 3 SD).
 
     Returns:
@@ -146,6 +153,8 @@ def binary_mask(
     if np.isnan(threshold):
         level, noise = background_and_noise(smooth)
         threshold = level + sigmas * noise
+        if above_mean:
+            threshold = max(threshold, float(smooth.mean()))
     mask = (smooth > threshold).astype(np.uint8)
     return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), np.float32)
 

@@ -16,7 +16,7 @@ from cellabel.selection._scores import score_wells
 
 __all__ = ["rank_clones"]
 
-DENSITY = ("Gfp_TotalIntensity", "Gfp_TotalArea", "Gfp_Count")
+DENSITY = ("Gfp_TotalIntensity", "Gfp_TotalArea", "Gfp_ExpectedArea", "Gfp_Count")
 """Features that grow with the number of cells: alone they rank the densest clone first."""
 USABLE_CELLS = 200
 """Cells below which a clone is flagged."""

@@ -14,6 +14,7 @@ __all__ = ["SCORES", "score_wells"]
 SCORES: dict[str, tuple[str, str | None]] = {
     "gfp_per_cell": ("Gfp_TotalIntensity", "Nuclei_Count"),
     "gfp_area_per_cell": ("Gfp_TotalArea", "Nuclei_Count"),
+    "gfp_expected_area_per_cell": ("Gfp_ExpectedArea", "Nuclei_Count"),
     "gfp_per_er": ("Gfp_TotalIntensity", "Er_TotalIntensity"),
     "gfp_positive_share": ("Gfp_Count", "Nuclei_Count"),
     "er_per_cell": ("Er_TotalIntensity", "Nuclei_Count"),

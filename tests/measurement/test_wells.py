@@ -51,3 +51,18 @@ def test_a_field_that_occurs_twice_and_a_missing_column_are_refused():
     with pytest.raises(InputError, match="Metadata_Plate"):
         measure_well(table.drop(columns="Metadata_Plate"))
     assert len(measure_well(table.drop(columns="Metadata_Plate"), by="Metadata_Well")) == 2
+
+
+def test_the_expected_area_of_a_binary_organelle_is_the_sum_of_its_probabilities():
+    image = np.full((20, 30), 0.25, np.float32)
+    image[5:10, 5:10] = 0.75
+    labels = (image > 0.5).astype(np.int32)
+    row = measure_field(labels, image, organelle="gfp", pixel_size_um=2.0).iloc[0]
+    assert row["Gfp_ExpectedArea"] == pytest.approx(25 * 0.75 + 575 * 0.25)
+    assert row["Gfp_ExpectedAreaUm2"] == pytest.approx(4 * row["Gfp_ExpectedArea"])
+    mask = measure_field(labels, labels, organelle="gfp").iloc[0]
+    assert mask["Gfp_ExpectedArea"] == mask["Gfp_TotalArea"] == 25
+    assert "Nuclei_ExpectedArea" not in measure_field(labels, image, organelle="nuclei")
+    fields = pd.concat([row.to_frame().T, row.to_frame().T], ignore_index=True).astype(float)
+    fields = fields.assign(Metadata_Plate="P", Metadata_Well="A01", Metadata_Site=[1, 2])
+    assert measure_well(fields)["Gfp_ExpectedArea"].item() == pytest.approx(2 * row["Gfp_ExpectedArea"])

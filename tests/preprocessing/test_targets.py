@@ -41,12 +41,16 @@ def test_twice_the_stain_is_twice_the_target_and_another_cell_does_not_change_it
 
 
 def test_the_gfp_mask_is_zero_or_one_and_keeps_the_dim_cell_beside_the_bright_one():
-    image = stain(40_000.0).astype(float)
-    image[20:30, 180:190] += 100
+    image = stain(4_000.0).astype(float)
+    image[20:30, 180:190] += 300
     target = prepare_target(image, "gfp")
     assert set(np.unique(target)) == {0.0, 1.0}
     assert target[50, 50] == 1 and target[25, 185] == 1
     np.testing.assert_array_equal(binary_mask(target), target)
+    brighter = stain(40_000.0).astype(np.float32)
+    brighter[20:30, 180:190] += 100
+    assert binary_mask(brighter)[25, 185] == 1  # the noise alone decides where it is not told otherwise
+    assert binary_mask(brighter, above_mean=True)[25, 185] == 0
 
 
 def test_an_absolute_threshold_from_parental_wells_overrides_the_noise():

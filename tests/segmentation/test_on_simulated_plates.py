@@ -34,3 +34,18 @@ def test_targets_are_measured_as_their_raw_stains_are_counted(fields):
         row = measure_field(segment(target), target).iloc[0]
         assert row["Nuclei_Count"] == pytest.approx(segment(image).max(), rel=0.05, abs=1)
         assert row["Nuclei_TotalIntensity"] == pytest.approx(target[true > 0].sum(dtype=float), rel=0.15)
+
+
+def test_gfp_is_learnt_as_the_mask_that_is_measured(tmp_path):
+    import tifffile
+
+    simulate_plate(
+        tmp_path / "P1", plate_id="P1", wells=2, sites=1, size=320, seed=5, stains=("gfp",), preset="10x"
+    )
+    for path in sorted((tmp_path / "P1").glob("*_w2.tif")):
+        image = tifffile.imread(path)
+        learnt, measured = prepare_target(image, "gfp") > 0, segment(image, "gfp") > 0
+        true = tifffile.imread(tmp_path / "P1" / "truth" / path.name.replace("_w2", "_gfp")) > 0
+        assert learnt.sum() == pytest.approx(measured.sum(), rel=0.05)
+        assert (learnt & measured).sum() / (learnt | measured).sum() > 0.9
+        assert measured.sum() == pytest.approx(true.sum(), rel=0.3)
