@@ -199,7 +199,7 @@ GFP = Organelle(
         Step("open_and_blur", {"radius_um": 1.3, "smoothing_um": 0.65}),
         Step("separate", {"min_area_um2": 20.0}),
     ),
-    primary_metrics=("Gfp_Count", "Gfp_ExpectedArea"),
+    primary_metrics=("Gfp_ExpectedArea",),
     plausible={"Gfp_Count": (0, 20_000)},
 )
 

@@ -28,9 +28,9 @@ def test_losses_suit_the_target_and_a_correlation_never_stands_alone(recipe):
     assert not set(recipe.losses) <= correlations
 
 
-def test_gfp_is_binary_and_judged_by_count_and_expected_area_alone():
+def test_gfp_is_binary_and_judged_by_its_expected_area_alone():
     assert ORGANELLES["gfp"].target == "binary"
-    assert ORGANELLES["gfp"].primary_metrics == ("Gfp_Count", "Gfp_ExpectedArea")
+    assert ORGANELLES["gfp"].primary_metrics == ("Gfp_ExpectedArea",)
     assert ORGANELLES["nuclei"].primary_metrics == (
         "Nuclei_Count",
         "Nuclei_TotalArea",

@@ -60,7 +60,7 @@ SETTINGS: dict[str, Any] = {
     "retraining": {
         "at_once": True,
         "on_provisional": True,
-        "training": {"learning_rate": 1e-3, "max_steps": 150, "num_threads": 2},
+        "training": {"learning_rate": 1e-3, "max_steps": 150, "keep_initial": 0.7, "num_threads": 2},
     },
 }
 

@@ -163,6 +163,13 @@ def _truth(arguments: argparse.Namespace, plate: Plate, table: str) -> pd.DataFr
     return pd.read_csv(_truth_folder(arguments, plate) / f"{table}.csv").assign(Metadata_Plate=plate.plate_id)
 
 
+def metrics_of(name: str) -> tuple[str, ...]:
+    """What is judged of an organelle, and its number and area in any case."""
+    recipe = organelle(name)
+    always = (f"{recipe.prefix}_Count", f"{recipe.prefix}_TotalArea")
+    return tuple(dict.fromkeys((*recipe.primary_metrics, *always)))
+
+
 def line(true: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
     """Slope, and intercept as a share of the true mean, of predicted on true."""
     slope, intercept = np.polyfit(true, predicted, 1)
@@ -258,8 +265,8 @@ def run(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> Non
     )
     print(f"stained by the book × {trained_on:.2f} on the training plates, × {seen:.2f} on these", flush=True)
     again = stained_wells(plates(arguments, "test", SECOND_DRAW), name, tested)
-    oracle, metrics = oracle_wells(arguments, tested, name), organelle(name).primary_metrics
-    report(held_out.wells("true"), held_out.wells("predicted"), again, oracle, metrics)
+    oracle = oracle_wells(arguments, tested, name)
+    report(held_out.wells("true"), held_out.wells("predicted"), again, oracle, metrics_of(name))
 
 
 def run_intensity(arguments: argparse.Namespace, name: str, config: TrainingConfig) -> None:
@@ -277,7 +284,7 @@ def run_intensity(arguments: argparse.Namespace, name: str, config: TrainingConf
     print(f"\n{name} as an intensity, family {arguments.family}: {told}", flush=True)
     again = stained_wells(plates(arguments, "test", SECOND_DRAW), name, tested)
     true, oracle = stained_wells(tested, name), oracle_wells(arguments, tested, name)
-    report(true, measured_wells(tested, name, marked), again, oracle, recipe.primary_metrics)
+    report(true, measured_wells(tested, name, marked), again, oracle, metrics_of(name))
 
 
 def options(description: str | None, seconds: float) -> argparse.ArgumentParser:
