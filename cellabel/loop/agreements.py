@@ -130,8 +130,8 @@ def exact_truth(home: Home, plate_id: str, organelle: Organelle) -> pd.DataFrame
     learns from it or decides by it.
 
     Returns:
-        One row a well: Metadata_Plate, Metadata_Well, and <P>_Count, <P>_TotalArea (px) of nuclei and gfp;
-        None where the truth is not known.
+        One row a well: Metadata_Plate, Metadata_Well, and <P>_Count, <P>_TotalArea (px) of nuclei and gfp
+        (of this also <P>_ExpectedArea, the same: what is true is certain); None where the truth is not known.
     """
     source = (home.plates.record(plate_id) or {}).get("source")
     path = UPath(source) / "truth" / "cells.csv" if source else None
@@ -143,6 +143,8 @@ def exact_truth(home: Home, plate_id: str, organelle: Organelle) -> pd.DataFrame
     groups = pd.DataFrame({"area": area.where(shown, 0), "shown": shown}).groupby(cells["Metadata_Well"])
     prefix = organelle.prefix
     table = groups.sum().rename(columns={"area": f"{prefix}_TotalArea", "shown": f"{prefix}_Count"})
+    if organelle.target == "binary":
+        table[f"{prefix}_ExpectedArea"] = table[f"{prefix}_TotalArea"]
     table = table.astype(float).rename_axis("Metadata_Well").reset_index()
     table.insert(0, "Metadata_Plate", plate_id)
     return table

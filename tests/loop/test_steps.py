@@ -316,6 +316,8 @@ def test_exact_truth_is_compared_where_the_acquisition_brings_it(home, tmp_path)
     assert set(found["feature"]) == {"Nuclei_Count", "Nuclei_TotalArea"}
     assert "constant" in found.set_index("feature").loc["Nuclei_Count", "reason"]
     assert exact_truth(home, "P1", organelle("er")) is None
+    reporter = exact_truth(home, "P1", organelle("gfp"))
+    assert (reporter["Gfp_ExpectedArea"] == reporter["Gfp_TotalArea"]).all()
 
 
 def test_a_plates_cells_are_joined_flagged_and_summed_up(home, stocked, monkeypatch):
