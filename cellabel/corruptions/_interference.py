@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from cellabel.corruptions._optics import as_dtype, check_optics, image_to_defocus
+from cellabel.corruptions._optics import as_dtype, check_optics, image_to_defocus, pupil_phase, reach_px
 from cellabel.errors import InputError
 
 _FREQUENCIES = 257
@@ -37,11 +37,12 @@ def _partial_transfer(
     radius = condenser_ratio * np.sqrt((np.arange(_NODES) + 0.5) / _NODES)[:, None]
     angle = (np.arange(_NODES) + 0.5) * 2 * np.pi / _NODES
     x, y = radius * np.cos(angle), radius * np.sin(angle)
-
-    def phase(rho_squared: NDArray[np.float64]) -> NDArray[np.float64]:
-        root = np.sqrt(np.clip(1 - numerical_aperture**2 * rho_squared, 0, None))
-        return 2 * np.pi * defocus_um / wavelength_um * (root - 1)
-
+    phase = partial(
+        pupil_phase,
+        defocus_um=defocus_um,
+        numerical_aperture=numerical_aperture,
+        wavelength_um=wavelength_um,
+    )
     ratio = np.ones(_FREQUENCIES, complex)
     own = phase(x**2 + y**2)
     for index, shift in enumerate(np.linspace(0, 1 + condenser_ratio, _FREQUENCIES)):
@@ -106,10 +107,8 @@ def interference_defocus(
         )
     if defocus_um == 0:
         return image.copy()
-    margin = math.ceil(
-        abs(defocus_um) * numerical_aperture / math.sqrt(1 - numerical_aperture**2) / pixel_size_um
-    )
-    height, width = (fft.next_fast_len(length + 2 * (margin + 16), real=True) for length in image.shape)
+    margin = reach_px(defocus_um, pixel_size_um, numerical_aperture)
+    height, width = (fft.next_fast_len(length + 2 * margin, real=True) for length in image.shape)
     transfer = _transfer(
         (height, width), float(pixel_size_um), float(defocus_um), float(numerical_aperture),
         float(wavelength_um), float(shear_um), float(shear_axis_degrees), float(bias_degrees),

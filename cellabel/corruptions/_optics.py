@@ -23,6 +23,20 @@ def check_optics(pixel_size_um: float, wavelength_um: float, numerical_aperture:
         )
 
 
+def pupil_phase(
+    rho_squared: NDArray[np.float64], defocus_um: float, numerical_aperture: float, wavelength_um: float
+) -> NDArray[np.float64]:
+    """Ψ = 2πz/λ (√(1 − NA²ρ²) − 1) where the pupil's radius is 1: what defocus adds to the wave, radians."""
+    root = np.sqrt(np.clip(1 - numerical_aperture**2 * rho_squared, 0, None))
+    return 2 * np.pi * defocus_um / wavelength_um * (root - 1)
+
+
+def reach_px(defocus_um: float, pixel_size_um: float, numerical_aperture: float) -> int:
+    """How far light goes astray out of focus, px, and a little more: the margin that an image needs."""
+    slope = numerical_aperture / math.sqrt(1 - numerical_aperture**2)
+    return math.ceil(abs(defocus_um) * slope / pixel_size_um) + 16
+
+
 def image_to_defocus(image: NDArray, defocus_um: float) -> NDArray[np.float64]:
     """The image as float64.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, optimize, special
 
-from cellabel.corruptions._optics import as_dtype, check_optics, image_to_defocus
+from cellabel.corruptions._optics import as_dtype, check_optics, image_to_defocus, pupil_phase, reach_px
 from cellabel.corruptions._table import SEVERITIES
 from cellabel.errors import InputError
 
@@ -27,11 +27,12 @@ def _relative_transfer(
     nodes = int(min(512, 64 + 8 * spread))  # the phase turns by less than a radian from node to node
     half = nodes // 2  # x and y ≥ 0 suffice by symmetry
     x, y = np.meshgrid((np.arange(half) + 0.5) / half, (np.arange(nodes) + 0.5) / nodes, indexing="ij")
-
-    def phase(rho_squared: NDArray[np.float64]) -> NDArray[np.float64]:
-        root = np.sqrt(np.clip(1 - numerical_aperture**2 * rho_squared, 0, None))
-        return 2 * np.pi * defocus_um / wavelength_um * (root - 1)
-
+    phase = partial(
+        pupil_phase,
+        defocus_um=defocus_um,
+        numerical_aperture=numerical_aperture,
+        wavelength_um=wavelength_um,
+    )
     ratio = np.ones(257)
     for index, shift in enumerate(np.linspace(0, 1, 257)[:-1]):
         # The overlap of two unit disks that lie 2·shift apart, mapped to the rectangle that bounds it.
@@ -150,8 +151,7 @@ def pupil_defocus(
     check_optics(pixel_size_um, wavelength_um, numerical_aperture)
     if defocus_um == 0:
         return image.copy()
-    slope = numerical_aperture / math.sqrt(1 - numerical_aperture**2)
-    margin = math.ceil(abs(defocus_um) * slope / pixel_size_um) + 16
+    margin = reach_px(defocus_um, pixel_size_um, numerical_aperture)
     padded = np.pad(pixels, margin, mode="symmetric")
     height, width = padded.shape
     frequency = np.hypot(
