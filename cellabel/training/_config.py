@@ -201,6 +201,20 @@ class TrainingConfig(_Settings):
             )
         return self
 
+    def architecture(self) -> dict[str, Any]:
+        """The arguments of `UNet` among the settings."""
+        names = (
+            "base_channels",
+            "depth",
+            "activation",
+            "norm",
+            "dropout",
+            "initialisation",
+            "upsampling",
+            "block",
+        )
+        return {name: getattr(self, name) for name in names}
+
     def steps(self, n_fields: int) -> int:
         """Optimiser steps for so many training fields."""
         if self.epochs is None:

@@ -218,8 +218,9 @@ def jittered(batch: Batch) -> Tensor:
     """The batch's inputs with their gain, offset and noise, all crops at once, on their device."""
     gain, offset, noise = (batch.jitter[:, k].view(-1, 1, 1, 1) for k in range(3))
     generator = torch.Generator(batch.images.device).manual_seed(batch.seed)
+    # In place, because a sum with one number a crop forgets the layout, and convolutions are slower then.
     random = torch.empty_like(batch.images).normal_(generator=generator)
-    return batch.images * gain + offset + noise * random
+    return random.mul_(noise).add_(offset).addcmul_(batch.images, gain)
 
 
 def draw_turn(config: TrainingConfig, rng: np.random.Generator) -> Turn:

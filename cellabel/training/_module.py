@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise, product
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -30,7 +32,8 @@ JUDGEMENT = "judgement"
 class StepBatches(IterableDataset):
     """The batches of one round, from the step at which training stands to the next validation.
 
-    Each process takes its run of a step's crops, in as many parts as gradients are accumulated over.
+    Each process takes its run of a step's crops, in as many parts as gradients are accumulated over. The next
+    batch is cut in a thread of its own while the network is busy with this one.
     """
 
     def __init__(self, fitting: Fitting, sampler: CropSampler) -> None:
@@ -46,9 +49,14 @@ class StepBatches(IterableDataset):
         parts = fitting.accumulation * trainer.world_size
         edges = [round(part * config.batch_size / parts) for part in range(parts + 1)]
         mine = list(pairwise(edges))[trainer.global_rank * fitting.accumulation :][: fitting.accumulation]
-        for step in range(start, end):
-            for first, last in mine:
-                yield self.sampler.batch(step, range(first, last))
+        with ThreadPoolExecutor(1, "crops") as cutter:
+            ahead: deque[Future[Batch]] = deque()
+            for step, (first, last) in product(range(start, end), mine):
+                ahead.append(cutter.submit(self.sampler.batch, step, range(first, last)))
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
 
 class Fitting(lightning.LightningModule):

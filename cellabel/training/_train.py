@@ -210,7 +210,7 @@ def _fit(plan: _Plan, checkpoint: Path | None, accumulation: int) -> Fitting:
     config, kept = plan.config, plan.folder / CHECKPOINT_NAME
     several = config.devices > 1
     torch.manual_seed(config.seed)
-    network = UNet(**_network_arguments(config))
+    network = UNet(**config.architecture())
     if plan.initial is not None:
         _take_weights(network, plan.initial)
     progress = None if several else plan.progress  # what listens may not be sent to another process
@@ -275,20 +275,6 @@ def _keep_initial(network: UNet, initial: OrganelleModel, share: float) -> None:
     for name, tensor in trained.items():
         if tensor.is_floating_point():
             tensor.lerp_(before[name].to(tensor), share)
-
-
-def _network_arguments(config: TrainingConfig) -> dict[str, Any]:
-    names = (
-        "base_channels",
-        "depth",
-        "activation",
-        "norm",
-        "dropout",
-        "initialisation",
-        "upsampling",
-        "block",
-    )
-    return {name: getattr(config, name) for name in names}
 
 
 def _model_config(

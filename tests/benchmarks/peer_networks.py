@@ -1,8 +1,11 @@
-"""Our UNet beside MONAI's, on the same crops, steps or seconds: what they measure on unseen wells.
+"""Our UNet beside MONAI's and VisCy's, on the same crops and seconds: what they measure on unseen wells.
 
-    pip install --no-deps --target PEERS monai
-    PYTHONPATH=PEERS python tests/benchmarks/peer_networks.py --work FOLDER [--organelle nuclei]
+    python tests/benchmarks/peer_networks.py --work FOLDER [--organelle nuclei]
         [--only MONAI] [--seconds 300] [--train-plates 6] [--test-plates 4] [setting=value …]
+
+in an environment of its own, because VisCy's backbone needs a torchvision that fits its torch, and that comes
+for CUDA only: the requirements of this project at the versions of `constraints.txt`, but torch with torchvision
+from one index, and monai, viscy, timm and huggingface_hub without what they ask for beside.
 
 Plates, split and scores are those of `quality.py` (the folder can be shared). Crops, augmentations, loss,
 optimiser and schedule are one configuration; only the network differs. Each gets the same seconds, so that a
@@ -50,6 +53,18 @@ class Padded(nn.Module):
         return self.network(pad_to_grid(images, self.stride))[..., :height, :width]
 
 
+class OnePlane(nn.Module):
+    """A network of stacks of planes, for images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 1, H, W) → the same."""
+        return self.network(images[:, :, None])[:, :, 0]
+
+
 def networks() -> dict[str, Callable[[], nn.Module]]:
     """Name → network that maps (N, 1, H, W) to the same size."""
     found: dict[str, Callable[[], nn.Module]] = {
@@ -61,13 +76,23 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
         from monai.networks.nets import UNet as MonaiUNet
     except ImportError:
         print("MONAI is not installed: its networks are left out.")
-        return found
-    return found | {
-        "MONAI BasicUNet, 16 channels": lambda: BasicUNet(2, 1, 1, features=(16, 32, 64, 128, 256, 16)),
-        "MONAI UNet, 16 channels, residual": lambda: Padded(
-            MonaiUNet(2, 1, 1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2), 16
-        ),
-    }
+    else:
+        found |= {
+            "MONAI BasicUNet, 16 channels": lambda: BasicUNet(2, 1, 1, features=(16, 32, 64, 128, 256, 16)),
+            "MONAI UNet, 16 channels, residual": lambda: Padded(
+                MonaiUNet(2, 1, 1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2), 16
+            ),
+        }
+    try:
+        from viscy.unet.networks.unext2 import UNeXt2
+    except ImportError as error:
+        print(f"VisCy's UNeXt2 is left out: {error}.")
+    else:
+        # ConvNeXt V2 in its smallest size; one plane in place of the stack of five that it is made for.
+        found["VisCy UNeXt2, convnextv2_atto, one plane"] = lambda: Padded(
+            OnePlane(UNeXt2(in_stack_depth=1, backbone="convnextv2_atto", stem_kernel_size=(1, 4, 4))), 32
+        )
+    return found
 
 
 def fitted(network: nn.Module, dataset: Dataset, config: TrainingConfig) -> tuple[nn.Module, int]:

@@ -1,20 +1,24 @@
-"""Steps a second of whole trainings against the bare network, and of bf16 against fp32, in the same process.
+"""Steps a second of a training against the bare network, and of bf16 against fp32, in the same process.
 
-    python tests/benchmarks/training_speed.py [--steps 20] [--threads 1] [setting=value …]
+    python tests/benchmarks/training_speed.py [--blocks 12] [--threads 1] [setting=value …]
 
-The bare network sees one batch again and again: forward, loss, backward, optimiser. A training adds the
-crops, augmentations, Lightning, checkpoint and one validation; its goal is 95 % of the bare steps a second.
-Rounds alternate, and the middle round's ratio counts.
+The bare network sees one batch again and again: forward, loss, backward, clipping, optimiser. A training adds
+crops, augmentations and Lightning; its goal is 95 % of the bare steps a second. The training is paused after
+every ten steps for ten of the bare network, so that both see the same machine; the middle pair's ratio
+counts. What a training does once or seldom (first crops, validation, checkpoint) is printed as seconds. Three
+steps tell how fast bf16 is: a processor that emulates it takes ten times as long as in fp32.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -23,8 +27,10 @@ import torch
 from cellabel.datasets import Dataset, build_dataset
 from cellabel.networks import UNet
 from cellabel.training import TrainingConfig, combined_loss, train
+from cellabel.training._crops import Batch
+from cellabel.training._module import Fitting
 
-SIDE, WELLS = 512, 6
+SIDE, WELLS, BLOCK = 512, 6, 10
 
 
 def dataset() -> Dataset:
@@ -48,34 +54,67 @@ def dataset() -> Dataset:
     return build_dataset([plate], "nuclei")
 
 
-def bare(config: TrainingConfig, precision: str) -> float:
-    """Seconds a step of the network alone."""
-    network = UNet(base_channels=config.base_channels, depth=config.depth)
-    optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate)
-    loss = combined_loss({"mse": 1.0, "batch_pcc": 0.1}, binary=False)
-    shape = (config.batch_size, 1, config.crop_size, config.crop_size)
-    images, targets = (torch.empty(shape, memory_format=torch.channels_last).normal_() for _ in range(2))
-    for step in range(config.max_steps + 1):
-        if step == 1:
-            began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            output = network(images)
-        optimiser.zero_grad()
-        torch.autograd.backward(loss(output.float(), targets))
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
-        optimiser.step()
-    return (time.perf_counter() - began) / config.max_steps
+class Bare:
+    """The network alone, fed one batch of noise.
+
+    Args:
+        config: of the training beside it.
+        precision: fp32 or bf16.
+    """
+
+    def __init__(self, config: TrainingConfig, precision: str = "fp32") -> None:
+        self.network = UNet(**config.architecture())
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), config.learning_rate)
+        self.loss = combined_loss({"mse": 1.0, "batch_pcc": 0.1}, binary=False)
+        self.clip, self.precision = config.gradient_clip, precision
+        shape = (config.batch_size, 1, config.crop_size, config.crop_size)
+        self.images, self.targets = (
+            torch.empty(shape, memory_format=torch.channels_last).normal_() for _ in range(2)
+        )
+        self.seconds(2)
+
+    def seconds(self, steps: int) -> float:
+        """Seconds a step."""
+        began = time.perf_counter()
+        for _ in range(steps):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+                output = self.network(self.images)
+            loss = self.loss(output.float(), self.targets)
+            loss.item()
+            self.optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+            self.optimiser.step()
+        return (time.perf_counter() - began) / steps
 
 
-def whole(data: Dataset, config: TrainingConfig) -> float:
-    """Seconds a step of `train`, its loop from first to last step, without the validation."""
-    return float(train(data, config).metrics["seconds"]) / config.max_steps
+def interleaved(data: Dataset, config: TrainingConfig) -> tuple[list[tuple[float, float]], float]:
+    """Seconds a step of training and bare network, block by block; and what the training took beside its steps."""
+    alone, pairs = Bare(config), []
+    resumed, paused, stepping = math.nan, 0.0, 0.0
+    usual = Fitting.on_train_batch_start
+
+    def pausing(fitting: Fitting, batch: Batch, batch_idx: int) -> None:
+        nonlocal resumed, paused, stepping
+        if fitting.global_step % BLOCK == 0:
+            stopped = time.perf_counter()
+            bare = alone.seconds(BLOCK)
+            if not math.isnan(resumed):
+                pairs.append(((stopped - resumed) / BLOCK, bare))
+                stepping += stopped - resumed
+            resumed = time.perf_counter()
+            paused += resumed - stopped
+        usual(fitting, batch, batch_idx)
+
+    with mock.patch.object(Fitting, "on_train_batch_start", pausing):
+        seconds = float(train(data, config).metrics["seconds"])
+    last = pairs[-1][0] * BLOCK
+    return pairs, seconds - paused - stepping - last
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--blocks", type=int, default=12, help="of ten steps")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("settings", nargs="*", help="training settings, name=value (JSON)")
     arguments = parser.parse_intermixed_args()
@@ -83,7 +122,7 @@ def main() -> None:
     changes: dict[str, Any] = {"intensity_jitter": 0.1, "noise": 0.05, "foreground_share": 0.5}
     changes |= {name: json.loads(text) for name, text in (pair.split("=") for pair in arguments.settings)}
     config = TrainingConfig(
-        max_steps=arguments.steps,
+        max_steps=BLOCK * (arguments.blocks + 1),
         validations=1,
         validation_megapixels=0.02,
         precision="fp32",
@@ -91,17 +130,18 @@ def main() -> None:
         **changes,
     )
     data = dataset()
-    whole(data, config.model_copy(update={"max_steps": 2}))  # imports, and fields into the cache
-    rounds = []
-    for _ in range(arguments.rounds):
-        alone, together, bf16 = bare(config, "fp32"), whole(data, config), bare(config, "bf16")
-        rounds.append((alone / together, alone / bf16, alone))
-        print(f"bare {alone * 1e3:.0f} ms, training {together * 1e3:.0f} ms, bf16 {bf16 * 1e3:.0f} ms a step")
-    share, faster, alone = (statistics.median(values) for values in zip(*rounds, strict=True))
+    train(data, config.model_copy(update={"max_steps": 2}))  # imports, and fields into the cache
+    pairs, once = interleaved(data, config)
+    shares = [bare / training for training, bare in pairs]
+    low, middle, high = np.quantile(shares, [0.25, 0.5, 0.75])
+    alone = statistics.median(bare for _, bare in pairs)
     print(
-        f"training runs at {share:.1%} of the bare network's steps a second ({1 / alone:.2f}/s, "
-        f"{arguments.threads} threads); bf16 at {faster:.2f} times those of fp32"
+        f"training runs at {middle:.1%} of the bare network's steps a second (half of {len(pairs)} blocks from "
+        f"{low:.1%} to {high:.1%}; {alone * 1e3:.0f} ms a bare step, {arguments.threads} threads); "
+        f"{once:.2f} s beside its steps",
+        flush=True,
     )
+    print(f"bf16 at {alone / Bare(config, 'bf16').seconds(3):.2f} times the steps a second of fp32")
 
 
 if __name__ == "__main__":
