@@ -3,9 +3,9 @@
     python tests/benchmarks/peer_networks.py --work FOLDER [--organelle nuclei]
         [--only MONAI] [--seconds 300] [--train-plates 6] [--test-plates 4] [setting=value …]
 
-in an environment of its own, because VisCy's backbone needs a torchvision that fits its torch, and that comes
-for CUDA only: the requirements of this project at the versions of `constraints.txt`, but torch with torchvision
-from one index, and monai, viscy, timm and huggingface_hub without what they ask for beside.
+in an environment of its own, because VisCy's backbone needs a torchvision that fits its torch: what this
+project requires at the versions of `constraints.txt`, but torch with torchvision from one index, and monai,
+viscy, timm and huggingface_hub without what they ask for beside.
 
 Plates, split and scores are those of `quality.py` (the folder can be shared). Crops, augmentations, loss,
 optimiser and schedule are one configuration; only the network differs. Each gets the same seconds, so that a
@@ -21,19 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as lightning
-import numpy as np
 import pandas as pd
 import torch
-from quality import options, settings_of, split
+from quality import agreement, options, settings_of, split
 from torch import Tensor, nn
 
 from cellabel.datasets import Dataset
-from cellabel.evaluation import downstream_metrics
-from cellabel.loop.stains import stained
-from cellabel.measurement import measure_field
 from cellabel.networks import OrganelleModel, UNet, pad_to_grid
 from cellabel.plates import Plate
-from cellabel.prediction import predict_image, segment_prediction
 from cellabel.training import TrainingConfig
 from cellabel.training._callbacks import callbacks
 from cellabel.training._module import Fitting
@@ -127,28 +122,10 @@ def scores(network: nn.Module, dataset: Dataset, tested: list[Plate]) -> dict[st
         "pixel_size_um": dataset.pixel_size_um,
         "intensity_units": "stain",
     }
-    model, recipe = OrganelleModel(network, config).eval(), dataset.recipe  # type: ignore[arg-type]
-    sides: dict[str, list[pd.DataFrame]] = {"true": [], "predicted": []}
-    correlations = []
-    for plate in tested:
-        size = plate.pixel_size_um
-        for field in plate.fields():
-            truth = stained(field, recipe, size)
-            assert truth is not None
-            image = predict_image(model, field.image("transmitted")) * model.target_scale
-            labels = segment_prediction(image, model, pixel_size_um=size)
-            correlations.append(np.corrcoef(truth.target.ravel(), image.ravel())[0, 1])
-            for side, found, pixels in (
-                ("true", truth.labels, truth.target),
-                ("predicted", labels, image),
-            ):
-                row = measure_field(found, pixels, organelle=recipe.name, pixel_size_um=size)
-                sides[side].append(row.assign(Metadata_Plate=plate.plate_id, Metadata_Well=field.well))
-    true, predicted = (pd.concat(rows, ignore_index=True) for rows in sides.values())
-    keep = ["Metadata_Plate", "Metadata_Well", *recipe.primary_metrics]
-    table = downstream_metrics(true[keep], predicted[keep], n_bootstrap=0).set_index("feature")
-    told = {"pixel Pearson": float(np.median(correlations))}
-    for metric in recipe.primary_metrics:
+    model, metrics = OrganelleModel(network, config).eval(), dataset.recipe.primary_metrics  # type: ignore[arg-type]
+    table, pearson = agreement(model, tested, metrics)
+    told = {"pixel Pearson": pearson}
+    for metric in metrics:
         told |= {
             f"{metric} r": table.loc[metric, "pearson"],
             f"{metric} Lin": table.loc[metric, "concordance"],

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +29,12 @@ import torch
 from cellabel.datasets import Dataset, build_dataset, check_split
 from cellabel.evaluation import downstream_metrics
 from cellabel.loop.held_out import LabelledField, evaluate_model
+from cellabel.loop.stains import stained
 from cellabel.measurement import measure_field, measure_well
 from cellabel.networks import OrganelleModel, load_model
 from cellabel.organelles import Organelle, organelle
 from cellabel.plates import Field, Plate, import_plate, open_plate
-from cellabel.prediction import predict_image
+from cellabel.prediction import predict_image, segment_prediction
 from cellabel.preprocessing import prepare_target
 from cellabel.segmentation import segment
 from cellabel.simulation import parameters_hash, simulate_plate
@@ -102,11 +103,11 @@ def stained_wells(tested: list[Plate], name: str, of: list[Plate] | None = None)
     """What the recipe measures on the stained images of some plates, named as the plates `of`."""
     recipe = organelle(name)
 
-    def stained(plate: Plate, field: Field) -> np.ndarray:
+    def target(plate: Plate, field: Field) -> np.ndarray:
         stain = next(role for role in recipe.stains if role in field.roles)
         return prepare_target(field.image(stain), recipe, pixel_size_um=plate.pixel_size_um)
 
-    return measured_wells(tested, name, stained, of)
+    return measured_wells(tested, name, target, of)
 
 
 def oracle_wells(arguments: argparse.Namespace, tested: list[Plate], name: str) -> pd.DataFrame:
@@ -183,23 +184,56 @@ def within_plates(pairs: pd.DataFrame, metric: str) -> float:
     return float(centred.corr().iloc[0, 1])
 
 
+def predicted(model: OrganelleModel, plate: Plate, field: Field) -> np.ndarray:
+    """The stain that a model predicts of a field, in the stain's units."""
+    return predict_image(model, field.image("transmitted")) * model.target_scale
+
+
+def agreement(
+    model: OrganelleModel,
+    tested: Iterable[Plate],
+    metrics: Iterable[str],
+    predict: Callable[[OrganelleModel, Plate, Field], np.ndarray] = predicted,
+) -> tuple[pd.DataFrame, float]:
+    """Agreement of wells by metric, and the median field's pixel Pearson, of any network."""
+    recipe, correlations = organelle(model.organelle), []
+    sides: dict[str, list[pd.DataFrame]] = {"true": [], "predicted": []}
+    for plate in tested:
+        size = plate.pixel_size_um
+        for field in plate.fields():
+            truth = stained(field, recipe, size)
+            assert truth is not None
+            image = predict(model, plate, field)
+            labels = segment_prediction(image, model, pixel_size_um=size)
+            correlations.append(np.corrcoef(truth.target.ravel(), image.ravel())[0, 1])
+            for side, found, pixels in (
+                ("true", truth.labels, truth.target),
+                ("predicted", labels, image),
+            ):
+                row = measure_field(found, pixels, organelle=recipe, pixel_size_um=size)
+                sides[side].append(row.assign(Metadata_Plate=plate.plate_id, Metadata_Well=field.well))
+    keep = [*WELL[:2], *metrics]
+    tables = (pd.concat(rows, ignore_index=True)[keep] for rows in sides.values())
+    return downstream_metrics(*tables, n_bootstrap=0).set_index("feature"), float(np.median(correlations))
+
+
 def report(
     true: pd.DataFrame,
-    predicted: pd.DataFrame,
+    found: pd.DataFrame,
     again: pd.DataFrame,
     oracle: pd.DataFrame,
     metrics: tuple[str, ...],
 ) -> None:
     """One row a metric; limits and bias as shares of the true mean."""
     keep = [*WELL, *metrics]
-    agreement = downstream_metrics(true[keep], predicted[keep]).set_index("feature")
+    agreed = downstream_metrics(true[keep], found[keep]).set_index("feature")
     ceiling = downstream_metrics(true[keep], again[keep], n_bootstrap=0).set_index("feature")
     shown = [*WELL, *(metric for metric in metrics if metric in oracle)]
     seen = downstream_metrics(true[shown], oracle[shown], n_bootstrap=0).set_index("feature")["pearson"]
-    both = true.merge(predicted, on=WELL, suffixes=("", "_p"))
+    both = true.merge(found, on=WELL, suffixes=("", "_p"))
     rows = []
     for metric in metrics:
-        row, mean = agreement.loc[metric], float(true[metric].mean())
+        row, mean = agreed.loc[metric], float(true[metric].mean())
         known = both[[metric, f"{metric}_p"]].dropna().to_numpy(float)
         slope, intercept = line(*known.T) if len(known) > 2 else (np.nan, np.nan)
         rows.append(
@@ -278,7 +312,7 @@ def run_intensity(arguments: argparse.Namespace, name: str, config: TrainingConf
     model, told = learn(arguments, dataset, config, folder)
 
     def marked(plate: Plate, field: Field) -> np.ndarray:
-        stain = predict_image(model, field.image("transmitted")) * model.target_scale
+        stain = predicted(model, plate, field)
         return prepare_target(stain, recipe, pixel_size_um=plate.pixel_size_um)
 
     print(f"\n{name} as an intensity, family {arguments.family}: {told}", flush=True)

@@ -19,18 +19,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from quality import options, plates, settings_of
+from quality import agreement, options, plates, predicted, settings_of
 
 from cellabel.datasets import build_dataset
 from cellabel.datasets._resample import resample
-from cellabel.evaluation import downstream_metrics
-from cellabel.measurement import measure_field
 from cellabel.networks import OrganelleModel
-from cellabel.organelles import organelle
 from cellabel.plates import Field, Plate
-from cellabel.prediction import predict_image, segment_prediction
-from cellabel.preprocessing import prepare_target
-from cellabel.segmentation import segment
+from cellabel.prediction import predict_image
 from cellabel.training import TrainingConfig, train
 
 STUDY = {
@@ -106,34 +101,20 @@ def trained(arguments: argparse.Namespace, factor: float, config: TrainingConfig
     return train(dataset, config, progress=lambda told: print(f"  {told}", flush=True)).model
 
 
-def agreement(
-    arguments: argparse.Namespace, model: OrganelleModel, factor: float, *, told: bool
+def told(model: OrganelleModel, plate: Plate, field: Field) -> np.ndarray:
+    """The stain that a network predicts that is told the pixel size."""
+    seen = field.image("transmitted")
+    factor = float(plate.pixel_size_um) / model.config["pixel_size_um"]  # type: ignore[arg-type]
+    shape = tuple(round(length * factor) for length in seen.shape)
+    return resample(predict_image(model, resample(seen, shape)), seen.shape) * model.target_scale  # type: ignore[arg-type]
+
+
+def pearsons(
+    arguments: argparse.Namespace, model: OrganelleModel, factor: float, predict: Any = predicted
 ) -> list[float]:
     """Pearson of each metric over the test wells, predicted at a scale, which the network may be told."""
-    recipe = organelle(NAME)
-    sides: dict[str, list[pd.DataFrame]] = {"true": [], "predicted": []}
-    for plate in (ScaledPlate(one, factor) for one in plates(arguments, "test")):
-        size = plate.pixel_size_um
-        for field in plate.fields():
-            keys = {"Metadata_Plate": plate.plate_id, "Metadata_Well": field.well}
-            stain = field.image(next(role for role in recipe.stains if role in field.roles))
-            target = prepare_target(stain, recipe, pixel_size_um=size)
-            seen = field.image("transmitted")
-            if told:
-                shape = tuple(round(length * size / model.config["pixel_size_um"]) for length in seen.shape)
-                image = resample(predict_image(model, resample(seen, shape)), seen.shape)  # type: ignore[arg-type]
-            else:
-                image = predict_image(model, seen)
-            image = image * model.target_scale
-            for side, pixels, labels in (
-                ("true", target, segment(stain, recipe, pixel_size_um=size)),
-                ("predicted", image, segment_prediction(image, model, pixel_size_um=size)),
-            ):
-                row = measure_field(labels, pixels, organelle=recipe.name, pixel_size_um=size)
-                sides[side].append(row.assign(**keys))
-    true, predicted = (pd.concat(rows, ignore_index=True) for rows in sides.values())
-    keep = ["Metadata_Plate", "Metadata_Well", *METRICS]
-    table = downstream_metrics(true[keep], predicted[keep], n_bootstrap=0).set_index("feature")
+    tested = (ScaledPlate(one, factor) for one in plates(arguments, "test"))
+    table, _ = agreement(model, tested, METRICS, predict)  # type: ignore[arg-type]
     return [float(table.loc[metric, "pearson"]) for metric in METRICS]
 
 
@@ -148,15 +129,15 @@ def main() -> None:
         zip(
             STUDY,
             (
-                agreement(chosen, large, 1.3, told=False),
-                agreement(chosen, small, 0.7, told=False),
-                agreement(chosen, middle, 1.3, told=False),
-                agreement(chosen, large, 1.0, told=False),
+                pearsons(chosen, large, 1.3),
+                pearsons(chosen, small, 0.7),
+                pearsons(chosen, middle, 1.3),
+                pearsons(chosen, large, 1.0),
             ),
             strict=True,
         )
     )
-    found["trained at 1.3, predicted at 1.0, told the pixel size"] = agreement(chosen, large, 1.0, told=True)
+    found["trained at 1.3, predicted at 1.0, told the pixel size"] = pearsons(chosen, large, 1.0, told)
     names = ["number", "total intensity", "mean intensity", "area"]
     table = pd.DataFrame(found, index=names).T
     study = pd.DataFrame(STUDY, index=names).T.add_suffix(" (study)")

@@ -5,8 +5,8 @@
 The bare network sees one batch again and again: forward, loss, backward, clipping, optimiser. A training adds
 crops, augmentations and Lightning; its goal is 95 % of the bare steps a second. The training is paused after
 every ten steps for ten of the bare network, so that both see the same machine; the middle pair's ratio
-counts. What a training does once or seldom (first crops, validation, checkpoint) is printed as seconds. Three
-steps tell how fast bf16 is: a processor that emulates it takes ten times as long as in fp32.
+counts. Validations and checkpoints are not in it. Three steps tell how fast bf16 is: a processor that
+emulates it takes ten times as long as in fp32.
 """
 
 from __future__ import annotations
@@ -88,28 +88,22 @@ class Bare:
         return (time.perf_counter() - began) / steps
 
 
-def interleaved(data: Dataset, config: TrainingConfig) -> tuple[list[tuple[float, float]], float]:
-    """Seconds a step of training and bare network, block by block; and what the training took beside its steps."""
-    alone, pairs = Bare(config), []
-    resumed, paused, stepping = math.nan, 0.0, 0.0
+def interleaved(data: Dataset, config: TrainingConfig) -> list[tuple[float, float]]:
+    """Seconds a step of training and of the bare network, block by block."""
+    alone, pairs, resumed = Bare(config), [], math.nan
     usual = Fitting.on_train_batch_start
 
     def pausing(fitting: Fitting, batch: Batch, batch_idx: int) -> None:
-        nonlocal resumed, paused, stepping
+        nonlocal resumed
         if fitting.global_step % BLOCK == 0:
-            stopped = time.perf_counter()
-            bare = alone.seconds(BLOCK)
-            if not math.isnan(resumed):
-                pairs.append(((stopped - resumed) / BLOCK, bare))
-                stepping += stopped - resumed
+            taken = (time.perf_counter() - resumed) / BLOCK
+            pairs.append((taken, alone.seconds(BLOCK)))
             resumed = time.perf_counter()
-            paused += resumed - stopped
         usual(fitting, batch, batch_idx)
 
     with mock.patch.object(Fitting, "on_train_batch_start", pausing):
-        seconds = float(train(data, config).metrics["seconds"])
-    last = pairs[-1][0] * BLOCK
-    return pairs, seconds - paused - stepping - last
+        train(data, config)
+    return pairs[1:]
 
 
 def main() -> None:
@@ -131,14 +125,13 @@ def main() -> None:
     )
     data = dataset()
     train(data, config.model_copy(update={"max_steps": 2}))  # imports, and fields into the cache
-    pairs, once = interleaved(data, config)
+    pairs = interleaved(data, config)
     shares = [bare / training for training, bare in pairs]
     low, middle, high = np.quantile(shares, [0.25, 0.5, 0.75])
     alone = statistics.median(bare for _, bare in pairs)
     print(
-        f"training runs at {middle:.1%} of the bare network's steps a second (half of {len(pairs)} blocks from "
-        f"{low:.1%} to {high:.1%}; {alone * 1e3:.0f} ms a bare step, {arguments.threads} threads); "
-        f"{once:.2f} s beside its steps",
+        f"training runs at {middle:.1%} of the bare network's steps a second (half of {len(pairs)} blocks "
+        f"from {low:.1%} to {high:.1%}; {alone * 1e3:.0f} ms a bare step, {arguments.threads} threads)",
         flush=True,
     )
     print(f"bf16 at {alone / Bare(config, 'bf16').seconds(3):.2f} times the steps a second of fp32")
