@@ -41,6 +41,10 @@ def predict(
             "of its wells."
         ),
     ] = None,
+    pixel_size_um: Annotated[
+        float | None,
+        typer.Option(help="Image: side of its pixels, µm; the model's if not given. A plate knows its own."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Predict a stain: of one image into a file, or of a stored plate into the store, measured."""
@@ -49,7 +53,8 @@ def predict(
 
     recipe, path, home = recipe_of(organelle), Path(target), open_home()
     if path.is_file() or path.suffix.lower() in IMAGE_SUFFIXES:
-        _predict_image(recipe, path, version, out or Path(f"{path.stem}_{recipe.name}.tif"), as_json)
+        out = out or Path(f"{path.stem}_{recipe.name}.tif")
+        _predict_image(recipe, path, version, out, pixel_size_um, as_json)
     elif target in home.plates.names():
         _predict_plate(home, recipe, target, version, out, as_json)
     elif path.is_dir():
@@ -60,16 +65,19 @@ def predict(
         )
 
 
-def _predict_image(recipe: Organelle, path: Path, version: str, out: Path, as_json: bool) -> None:
+def _predict_image(
+    recipe: Organelle, path: Path, version: str, out: Path, pixel_size_um: float | None, as_json: bool
+) -> None:
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise InputError(f"{out} cannot hold a predicted stain: name a file that ends in .tif.")
     image = read_image(path)
     with working(f"predicting {recipe.name} in {path.name}"):
-        from cellabel.prediction import predict_image
+        from cellabel.prediction import predict_stain
         from cellabel.registry import ModelRegistry
 
         model = ModelRegistry().load(recipe.name, version)
-        predicted = predict_image(model, image) * model.target_scale
+        size = model.pixel_size_um if pixel_size_um is None else pixel_size_um
+        predicted = predict_stain(model, image, pixel_size_um=size).image
     units = "probability" if model.binary else str(model.config["intensity_units"])
     told = {"organelle": recipe.name, "model": model.name, "version": int(model.version), "units": units}
     write_image(out, predicted.astype("float32"), source=path, description=told)

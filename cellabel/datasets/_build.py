@@ -19,6 +19,7 @@ def build_dataset(
     organelle: str | Organelle,
     *,
     held_out: Iterable[Sequence[Any]] | None = None,
+    seen: Iterable[str] | None = None,
     test_share: float = 0.25,
     folds: int | None = None,
     seed: int = 0,
@@ -35,6 +36,8 @@ def build_dataset(
         organelle: name of the recipe, or a recipe.
         held_out: (plate, well) or (plate, well, site) that earlier versions tested on. They are never trained
             on; where any of them is among the plates, they are the test.
+        seen: plates of the data that earlier versions were made of. Where the held-out wells have come to be
+            less than their share, they are joined by wells of plates that are not among these; None: never.
         test_share: share of the plates (clones, wells) that becomes the test.
         folds: number of cross-validation folds for `Dataset.fold`.
         seed: of the draw; a name's place in the draw does not depend on the other names.
@@ -54,7 +57,7 @@ def build_dataset(
             f"No field of the plates ({names}) can train {recipe.name}{why}; add plates with that stain."
         )
     frozen = {(str(key[0]), str(key[1])) for key in held_out or ()}
-    split = split_samples(samples, frozen, test_share, seed)
+    split = split_samples(samples, frozen, test_share, seed, seen=seen)
     dataset = Dataset(plates, recipe, split, held_out=frozen, left_out=left_out, folds=folds, seed=seed)
     if folds is not None:
         dataset.fold(0)

@@ -37,7 +37,12 @@ class Split:
 
 
 def split_samples(
-    samples: Sequence[FieldSample], held_out: Iterable[Place], test_share: float, seed: int
+    samples: Sequence[FieldSample],
+    held_out: Iterable[Place],
+    test_share: float,
+    seed: int,
+    *,
+    seen: Iterable[str] | None = None,
 ) -> Split:
     """Splits by clone and plate where both are known, else by clone or by well.
 
@@ -47,6 +52,8 @@ def split_samples(
             test.
         test_share: share of the plates, clones or wells that becomes the test.
         seed: of the draw.
+        seen: plates of earlier versions' data; where the test has come to be less than its share, it grows by
+            plates that are not among them. None: it stays as it is.
 
     Raises:
         InputError: too few wells to train, validate and test apart.
@@ -54,7 +61,10 @@ def split_samples(
     _require_wells(samples)
     frozen = frozenset(held_out)
     if any(sample.place in frozen for sample in samples):
-        rest, test, by, how = _keep_frozen(samples, frozen)
+        grown = (
+            frozen if seen is None else frozen | _new_to_test(samples, frozen, set(seen), test_share, seed)
+        )
+        rest, test, by, how = _keep_frozen(samples, grown)
     else:
         rest, test, by, how = _draw_test(samples, test_share, seed)
     train, validation = draw_validation(rest, seed)
@@ -180,10 +190,37 @@ def _keep_frozen(samples: Sequence[FieldSample], frozen: frozenset[Place]) -> Pa
     elsewhere = [sample for sample in rest if sample.plate_id not in plates]
     # Giving up the test plates' other wells must not cost most of what there is to learn from.
     if 2 * len({s.place for s in elsewhere}) >= len({s.place for s in rest}) and elsewhere:
-        held = f"the wells held out by earlier versions, on {len(plates)} plates"
+        held = f"the wells held out so far, on {len(plates)} plates"
         return elsewhere, test, "clone and plate" if clones else "plate", held
-    held = "the wells held out by earlier versions, whose plates train too"
+    held = "the wells held out so far, whose plates train too"
     return rest, test, "clone" if clones else "well", held
+
+
+def _new_to_test(
+    samples: Sequence[FieldSample], frozen: frozenset[Place], seen: set[str], test_share: float, seed: int
+) -> set[Place]:
+    """Wells that no version has learnt from, to bring the test back to its share of plates (or wells).
+
+    A plate that a version has learnt from never becomes a test: the champion would know it.
+    """
+    candidates = [sample for sample in samples if sample.role not in CONTROL_ROLES]
+    tested = {plate for plate, _ in frozen} & {sample.plate_id for sample in samples}
+    learnt = {s.clone for s in candidates if s.plate_id in seen - tested and s.clone}
+    new = [s for s in candidates if s.plate_id not in seen | tested and s.clone not in learnt]
+    by_plate: dict[str, set[Place]] = {}
+    for sample in new:
+        by_plate.setdefault(sample.plate_id, set()).add(sample.place)
+    ranked = sorted(by_plate, key=lambda plate: _rank(seed, "plate", plate))
+    if _clones_known(samples):
+        missing = round(test_share * len({sample.plate_id for sample in samples})) - len(tested)
+        return set().union(*(by_plate[plate] for plate in ranked[: max(0, missing)]))
+    return {
+        place
+        for places in by_plate.values()
+        for place in sorted(places, key=lambda place: _rank(seed, "test", "/".join(place)))[
+            : round(test_share * len(places))
+        ]
+    }
 
 
 def _draw_test(samples: Sequence[FieldSample], test_share: float, seed: int) -> Parted:

@@ -58,7 +58,7 @@ def measure_stain(plate: Plate, organelle: Organelle) -> pd.DataFrame | None:
     """What the same recipe measures on the plate's own stain, one row a field; None without a stain."""
     rows = []
     for field in plate.fields():
-        truth = stained(field, organelle, plate.pixel_size_um)
+        truth = stained(field, plate, organelle)
         if truth is None:
             continue
         features = measure_field(
@@ -87,7 +87,7 @@ def compare_with_stain(
     options: dict[str, Any] = {"organelle": organelle.name, "pixel_size_um": plate.pixel_size_um}
     rows, cells, objects = [], [], dict.fromkeys(("true", "predicted", "matched"), 0)
     for field in plate.fields():
-        truth = stained(field, organelle, plate.pixel_size_um)
+        truth = stained(field, plate, organelle)
         if truth is None:
             continue
         keys = field_keys(field)

@@ -394,7 +394,8 @@ def _eyes(home: Home, registry: ModelRegistry, incident: Incident, *, defocus_al
     """
     for epoch in _epochs(home, incident):
         if home.tables.has(*stream_table(epoch, incident.plates[-1])):
-            see = partial(_embed, registry.load(epoch.stream, epoch.model_version))
+            model = registry.load(epoch.stream, epoch.model_version)
+            see = partial(_embed, model, _pixel_size_um(home, epoch.plates[0]))
             yield _Eye(epoch, see, defocus_alone)
 
 
@@ -449,10 +450,10 @@ def _reference_fields(home: Home, epoch: Epoch, least: int) -> list[Field]:
     return [fields[int(place)] for place in chosen]
 
 
-def _embed(model: OrganelleModel, image: NDArray) -> NDArray[np.float32]:
-    from cellabel.prediction import predict_image
+def _embed(model: OrganelleModel, pixel_size_um: float, image: NDArray) -> NDArray[np.float32]:
+    from cellabel.prediction import predict_stain
 
-    prediction = predict_image(model, image, return_embeddings=True)
+    prediction = predict_stain(model, image, pixel_size_um=pixel_size_um)
     return field_embedding(prediction.embedding, prediction.foreground_embedding)
 
 

@@ -20,7 +20,7 @@ from cellabel.measurement import measure_field, measure_well
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM, Organelle, organelle
 from cellabel.plates import Field, Plate
-from cellabel.prediction import predict_image, segment_prediction
+from cellabel.prediction import predict_stain, segment_prediction
 
 __all__ = [
     "Condition",
@@ -228,7 +228,7 @@ def read_held_out(folder: Path) -> HeldOut:
 def evaluate_model(
     model: OrganelleModel,
     fields: Sequence[LabelledField],
-    conditions: Mapping[str, Condition],
+    conditions: Mapping[str, Condition] | Callable[[Plate], Mapping[str, Condition]],
     *,
     measure: bool = True,
 ) -> HeldOut:
@@ -237,7 +237,7 @@ def evaluate_model(
     Args:
         model: the model.
         fields: stained fields.
-        conditions: name → what is done to the raw image, None for nothing.
+        conditions: name → what is done to the raw image, None for nothing; or what gives them for a plate.
         measure: False gives embeddings only, in a fraction of the time.
     """
     recipe = organelle(model.organelle)
@@ -246,13 +246,16 @@ def evaluate_model(
     for labelled in fields:
         raw = labelled.field.image("transmitted")
         pixel = labelled.plate.pixel_size_um
-        truth = stained(labelled.field, recipe, pixel) if measure else None
+        truth = stained(labelled.field, labelled.plate, recipe) if measure else None
         if truth is not None:
             row = {**labelled.key, "side": "true", "condition": CLEAN}
             measured.append(row | _features(truth.labels, truth.target, recipe, pixel))
-        for name, change in conditions.items():
+        tried = conditions(labelled.plate) if callable(conditions) else conditions
+        for name, change in tried.items():
             seen = raw if change is None else change(raw)
-            image, embedding = predict_field(model, seen, labelled.plate)
+            prediction = predict_stain(model, seen, pixel_size_um=pixel)
+            image = prediction.image
+            embedding = field_embedding(prediction.embedding, prediction.foreground_embedding)
             embeddings.append({**labelled.key, "condition": name, **embedding_columns(embedding)})
             if truth is None:
                 continue
@@ -262,16 +265,6 @@ def evaluate_model(
             row |= {"pixel_pearson": _pearson(truth.target, image), "clipped_share": _clipped(raw, seen)}
             measured.append(row)
     return HeldOut(pd.DataFrame(measured), pd.DataFrame(embeddings))
-
-
-def predict_field(
-    model: OrganelleModel, raw: NDArray, plate: Plate
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The predicted stain in its own units (or a probability), and the field's embedding."""
-    prediction = predict_image(model, raw, return_embeddings=True)
-    return prediction.image * model.target_scale, field_embedding(
-        prediction.embedding, prediction.foreground_embedding
-    )
 
 
 def _features(

@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from cellabel.evaluation import CLEAN, downstream_metrics, error_table
-from cellabel.loop.held_out import HeldOut, LabelledField, predict_field
+from cellabel.loop.held_out import HeldOut, LabelledField
 from cellabel.loop.stains import stained
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
+from cellabel.prediction import predict_stain
 
 __all__ = ["condition_table", "plate_table", "report_metrics", "write_figures", "write_tables"]
 
@@ -155,8 +156,8 @@ def _beside(model: OrganelleModel, one: LabelledField, organelle: Organelle, pea
     from cellabel.reports import example_figure
 
     raw, pixel = one.field.image("transmitted"), one.plate.pixel_size_um
-    image, _ = predict_field(model, raw, one.plate)
-    truth = stained(one.field, organelle, pixel)
+    image = predict_stain(model, raw, pixel_size_um=pixel).image
+    truth = stained(one.field, one.plate, organelle)
     place = f"{one.field.plate_id} {one.field.well} site {one.field.site}"
     return example_figure(
         raw,

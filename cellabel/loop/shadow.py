@@ -16,12 +16,11 @@ import numpy as np
 import pandas as pd
 
 from cellabel.alerts import Alert, AlertLedger, alert_id
-from cellabel.loop.held_out import predict_field
 from cellabel.loop.training import drifted_plates
 from cellabel.measurement import measure_field, measure_well
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
-from cellabel.prediction import segment_prediction
+from cellabel.prediction import predict_stain, segment_prediction
 from cellabel.registry import ModelRegistry, ModelVersion
 from cellabel.stores import Home
 
@@ -215,7 +214,8 @@ def _shadow(
     rows = []
     for well in controls["Metadata_Well"]:
         for site, field in plate.wells[well].fields.items():
-            image, _ = predict_field(model, field.image("transmitted"), plate)
+            raw = field.image("transmitted")
+            image = predict_stain(model, raw, pixel_size_um=plate.pixel_size_um).image
             labels = segment_prediction(image, model, pixel_size_um=plate.pixel_size_um)
             keys = {"Metadata_Plate": plate_id, "Metadata_Well": well, "Metadata_Site": site}
             rows.append(measure_field(labels, image, **options).assign(**keys))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cellabel.datasets import stain_of
 from cellabel.organelles import Organelle
-from cellabel.plates import Field
+from cellabel.plates import Field, Plate, registered
 from cellabel.preprocessing import prepare_target
 from cellabel.segmentation import segment
 
@@ -28,16 +28,16 @@ class Stained(NamedTuple):
     labels: NDArray[np.int32]
 
 
-def stained(field: Field, organelle: Organelle, pixel_size_um: float | None) -> Stained | None:
-    """The stain of a field, or None where it has none.
+def stained(field: Field, plate: Plate, organelle: Organelle) -> Stained | None:
+    """The stain of a field of a plate, laid over its transmitted light as it is learnt; None without one.
 
     Objects are found in the stain itself, whose noise says what is none; the target has no background left.
     """
     role = stain_of(field.roles, organelle)
     if role is None:
         return None
-    image = field.image(role, organelle.plane)
+    image = registered(plate, field.image(role, organelle.plane), role)
     return Stained(
-        prepare_target(image, organelle, pixel_size_um=pixel_size_um),
-        segment(image, organelle, pixel_size_um=pixel_size_um),
+        prepare_target(image, organelle, pixel_size_um=plate.pixel_size_um),
+        segment(image, organelle, pixel_size_um=plate.pixel_size_um),
     )

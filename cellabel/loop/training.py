@@ -35,7 +35,7 @@ from cellabel.loop.reliability import write_intervals
 from cellabel.networks import OrganelleModel
 from cellabel.organelles import Organelle
 from cellabel.organelles import organelle as organelle_of
-from cellabel.plates import open_plate
+from cellabel.plates import Plate, open_plate
 from cellabel.registry import CHANGED, ModelRegistry, ModelVersion, environment, git_commit
 from cellabel.settings import Settings
 from cellabel.stores import FileMemory, Home, write_json
@@ -95,6 +95,9 @@ def plates_for_training(home: Home, organelle: Organelle) -> list[str]:
 def build_current_dataset(home: Home, organelle: Organelle) -> Dataset:
     """Split the stained plates anew, with the wells held out before held out again, and keep the manifest.
 
+    As stained plates come, some that no version has learnt from join the test, so that it keeps its share of
+    plates and a gate that found too few, or had used them too often, can go on.
+
     Raises:
         InputError: no accepted plate is stained, or too few wells are.
     """
@@ -105,16 +108,22 @@ def build_current_dataset(home: Home, organelle: Organelle) -> Dataset:
             "stained plate first."
         )
     previous = home.datasets.record(organelle.name) or {}
+    seen = set(previous.get("seen", previous.get("plates", ())))
     settings = home.settings.models
     dataset = build_dataset(
         [open_plate(home.plates, name) for name in names],
         organelle,
         held_out=previous.get("held_out") or None,
+        seen=seen,
         test_share=settings.test_share,
         folds=settings.folds or None,
         seed=settings.seed,
     )
-    record = {"held_out": [list(place) for place in dataset.held_out], "plates": names}
+    record = {
+        "held_out": [list(place) for place in dataset.held_out],
+        "plates": names,
+        "seen": sorted(seen | set(names)),
+    }
     with home.datasets.write(organelle.name, dataset.version, record) as folder:
         write_json(folder / "manifest.json", dataset.manifest())
     return dataset
@@ -274,12 +283,15 @@ def judge(
     """
     gate = home.settings.promotion
     fields = _labelled(home, dataset.test)
-    conditions: dict[str, Condition] = {
-        CLEAN: None,
-        **gate_conditions(gate.defocus_um, gate.numerical_aperture, fields[0].plate),
-        **(exposure_conditions(gate.exposures) if kind in ("brightness", "contrast") else {}),
-        **harm_conditions(),
-    }
+
+    def conditions(plate: Plate) -> dict[str, Condition]:
+        return {
+            CLEAN: None,
+            **gate_conditions(gate.defocus_um, gate.numerical_aperture, plate),
+            **(exposure_conditions(gate.exposures) if kind in ("brightness", "contrast") else {}),
+            **harm_conditions(),
+        }
+
     held_out = evaluate_model(model, fields, conditions)
     if test_only:
         return held_out

@@ -6,7 +6,13 @@ changes the result. Normalisation happens once, over the whole image.
 
 from cellabel.networks import OrganelleModel, load_model
 from cellabel.prediction._image import EMBEDDING_CELL_PX, Prediction, embed_image, predict_image
-from cellabel.prediction._plate import PlatePrediction, predict_field, predict_plate, segment_prediction
+from cellabel.prediction._plate import (
+    PlatePrediction,
+    predict_field,
+    predict_plate,
+    predict_stain,
+    segment_prediction,
+)
 
 __all__ = [
     "EMBEDDING_CELL_PX",
@@ -18,5 +24,6 @@ __all__ = [
     "predict_field",
     "predict_image",
     "predict_plate",
+    "predict_stain",
     "segment_prediction",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,24 +115,51 @@ def predict_field(
         InputError: the image is missing, damaged or not finite; the field is named.
     """
     image = field.image("transmitted")
-    size = float(pixel_size_um or REFERENCE_PIXEL_SIZE_UM)
-    shape = (image.shape[0], image.shape[1])
     try:
-        if same_pixel_size(size, model.pixel_size_um):
-            prediction = predict_image(model, image, tile=tile, return_embeddings=True)
-            stain = prediction.image
-        else:
-            factor = size / model.pixel_size_um
-            height, width = (max(1, round(length * factor)) for length in shape)
-            prediction = predict_image(
-                model, resample(image, (height, width)), tile=tile, return_embeddings=True
-            )
-            stain = resample(prediction.image, shape)
+        prediction = predict_stain(model, image, pixel_size_um=pixel_size_um, tile=tile)
     except InputError as error:
         raise InputError(f"Plate {field.plate_id}, well {field.well}, site {field.site}: {error}") from error
+    stain = prediction.image
+    return stain, segment_prediction(stain, model, pixel_size_um=pixel_size_um), prediction
+
+
+def predict_stain(
+    model: OrganelleModel,
+    image: NDArray[Any],
+    *,
+    pixel_size_um: float | None = None,
+    tile: int | None = None,
+) -> Prediction:
+    """What a model makes of an image whose pixels may have another size than those it has learnt from.
+
+    Args:
+        model: the organelle's model.
+        image: (H, W) transmitted light.
+        pixel_size_um: of the image; None means 0.65 µm. Where it differs by more than 2 % from the model's,
+            the image is resampled for the network.
+        tile: side of the tiles, px (see `predict_image`).
+
+    Returns:
+        The stain (H, W) float32, pixel on pixel over the image, in stain units or as a probability; and the
+        embeddings, of the image that the network saw.
+
+    Raises:
+        InputError: as `predict_image`, or a pixel without size.
+    """
+    size = float(REFERENCE_PIXEL_SIZE_UM if pixel_size_um is None else pixel_size_um)
+    if not 0 < size < math.inf:
+        raise InputError(f"A pixel of {size:g} µm is none: give the side of the image's pixels in µm.")
+    seen = image
+    if not same_pixel_size(size, model.pixel_size_um):
+        height, width = (max(1, round(length * size / model.pixel_size_um)) for length in image.shape)
+        seen = resample(image, (height, width))
+    prediction = predict_image(model, seen, tile=tile, return_embeddings=True)
+    stain = (
+        prediction.image if seen is image else resample(prediction.image, (image.shape[0], image.shape[1]))
+    )
     if not model.binary:
         stain = stain * np.float32(model.target_scale)
-    return stain, segment_prediction(stain, model, pixel_size_um=size), prediction
+    return replace(prediction, image=stain)
 
 
 def segment_prediction(

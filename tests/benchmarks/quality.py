@@ -201,7 +201,7 @@ def agreement(
     for plate in tested:
         size = plate.pixel_size_um
         for field in plate.fields():
-            truth = stained(field, recipe, size)
+            truth = stained(field, plate, recipe)
             assert truth is not None
             image = predict(model, plate, field)
             labels = segment_prediction(image, model, pixel_size_um=size)

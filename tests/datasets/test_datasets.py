@@ -163,6 +163,30 @@ def test_what_was_held_out_is_never_trained_on(plan):
         seen, held_out = places(dataset.test), dataset.held_out
 
 
+@pytest.mark.parametrize("plan", [True, False])
+def test_the_test_grows_by_plates_that_no_version_has_learnt_from(plan):
+    design = [f"K{n}" for n in range(4)]
+    plates = [plate(f"P{n}", [f"{c}-{n}" for c in design[:-1]] + ["K-common"], plan=plan) for n in range(12)]
+    held_out, seen, learnt = [], [], set()
+    sizes = []
+    for count in (3, 4, 8, 12):
+        dataset = build_dataset(plates[:count], "nuclei", held_out=held_out, seen=seen, test_share=0.25)
+        assert check_split(dataset) == []
+        assert set(held_out) <= places(dataset.test) and not places(dataset.test) & learnt
+        sizes.append(len({s.plate_id for s in dataset.test}))
+        learnt |= places(dataset.train + dataset.validation)
+        held_out, seen = dataset.held_out, [one.plate_id for one in plates[:count]]
+    assert sizes == ([1, 1, 2, 3] if plan else [3, 4, 8, 12])
+    assert not any("K-common" in s.clone for s in dataset.test if s.plate_id != dataset.test[0].plate_id)
+
+
+def test_plates_with_the_clones_that_were_learnt_do_not_join_the_test():
+    plates = [plate(f"P{n}", [f"K{c}" for c in range(6)]) for n in range(8)]
+    first = build_dataset(plates[:2], "nuclei", seen=())
+    grown = build_dataset(plates, "nuclei", held_out=first.held_out, seen=["P0", "P1"])
+    assert grown.test == first.test and check_split(grown) == []
+
+
 def test_a_field_key_holds_its_whole_well_out():
     design = plate("P0", [""] * 5, plan=False, sites=2)
     dataset = build_dataset([design], "nuclei", held_out=[("P0", "A02", 1)])

@@ -38,7 +38,8 @@ from cellabel.loop import (
     store_prediction,
     take_in,
 )
-from cellabel.loop.held_out import HeldOut
+from cellabel.loop.held_out import HeldOut, LabelledField, evaluate_model
+from cellabel.loop.predictions import PREDICTED
 from cellabel.loop.reliability import write_intervals
 from cellabel.loop.stains import stained
 from cellabel.loop.streams import ACQUISITION, followed_champion, open_epoch
@@ -46,7 +47,7 @@ from cellabel.loop.training import _cross_validate, _parted_alike
 from cellabel.measurement import Layer
 from cellabel.networks import OrganelleModel, UNet, save_model
 from cellabel.organelles import organelle
-from cellabel.plates import open_plate
+from cellabel.plates import open_plate, read_plate
 from cellabel.registry import ModelRegistry
 from cellabel.stores import write_json
 from cellabel.training import TrainingResult
@@ -228,6 +229,41 @@ def test_a_prediction_is_stored_once_with_one_embedding_a_well(home, stocked):
     assert written == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("pixel_size_um", [0.325, 0.65, 1.3])
+def test_a_model_is_judged_by_what_plates_are_predicted_as(home, stocked, pixel_size_um):
+    """At any pixel size, the gate, the card and the reference see the very numbers of the product."""
+    model = untrained()
+    taken = take_in(home, "P1", stocked / "P1").plate
+    taken = replace(taken, pixel_size_um=pixel_size_um)
+    store_prediction(home, taken, model, 1)
+    fields = [LabelledField.of(taken, one.well, one.site) for one in taken.fields()]
+    judged = evaluate_model(model, fields, {CLEAN: None})
+    table = home.tables.read("embeddings", "nuclei", "v1", "P1").set_index("Metadata_Well")
+    names = [name for name in table if name.startswith("e")]
+    ours = judged.embeddings.set_index("Metadata_Well").loc[table.index, names]
+    np.testing.assert_allclose(ours, table[names], rtol=1e-4, atol=1e-6)
+    predicted = read_plate(home.predictions.path("P1/nuclei") / PREDICTED)
+    for one in fields:
+        image = predicted.wells[one.field.well].fields[1].image("nuclei")
+        truth = stained(one.field, taken, NUCLEI).target
+        row = judged.measured.query("side == 'predicted' and Metadata_Well == @one.field.well").iloc[0]
+        assert row["pixel_pearson"] == pytest.approx(
+            np.corrcoef(truth.ravel(), image.ravel())[0, 1], abs=1e-4
+        )
+
+
+def test_the_truth_lies_where_it_is_learnt(home, stocked):
+    taken = take_in(home, "P1", stocked / "P1").plate
+    offset = {"nuclei": {"dy": 3.0, "dx": -2.0, "reliable": True}}
+    moved = replace(taken, attributes={**taken.attributes, "registration": offset})
+    field = next(iter(taken.fields()))
+    here, there = (stained(field, one, NUCLEI).target for one in (taken, moved))
+    np.testing.assert_allclose(there[8:-8, 8:-8], np.roll(here, (3, -2), (0, 1))[8:-8, 8:-8], atol=20)
+    learnt = build_dataset([moved], NUCLEI)
+    sample = next(s for s in (*learnt.train, *learnt.validation, *learnt.test) if s.well == field.well)
+    np.testing.assert_allclose(learnt.stain(sample), there, atol=1e-3)
+
+
 def test_a_new_version_becomes_current_while_the_old_one_stays_and_may_come_back(home, stocked):
     plate = take_in(home, "P1", stocked / "P1").plate
     old = store_prediction(home, plate, untrained(0), 1)["version"]
@@ -327,7 +363,7 @@ def test_a_plates_cells_are_joined_flagged_and_summed_up(home, stocked, monkeypa
     store_prediction(home, plate, untrained(), 2)
 
     def layers(predicted, field):
-        truth = stained(plate.wells[field.well].fields[field.site], NUCLEI, 0.65)
+        truth = stained(plate.wells[field.well].fields[field.site], plate, NUCLEI)
         return {"nuclei": Layer(truth.target, truth.labels)}
 
     monkeypatch.setattr("cellabel.loop.cells._layers", layers)

@@ -40,7 +40,7 @@ def store_stains(home, plate):
                 folder / PREDICTED, "S1", fields=places, channels=[recipe.name], pixel_size_um=0.65
             ) as writer:
                 for field in fields:
-                    truth = stained(field, recipe, 0.65)
+                    truth = stained(field, plate, recipe)
                     labels = {recipe.name: truth.labels}
                     writer.write_field(field.well, field.site, {recipe.name: truth.target}, labels=labels)
 
