@@ -189,10 +189,13 @@ def _keep_frozen(samples: Sequence[FieldSample], frozen: frozenset[Place]) -> Pa
     plates = {sample.plate_id for sample in test}
     elsewhere = [sample for sample in rest if sample.plate_id not in plates]
     # Giving up the test plates' other wells must not cost most of what there is to learn from.
-    if 2 * len({s.place for s in elsewhere}) >= len({s.place for s in rest}) and elsewhere:
+    if 2 * len({s.place for s in elsewhere}) >= len({s.place for s in rest}) and _trainable(elsewhere):
         held = f"the wells held out so far, on {len(plates)} plates"
         return elsewhere, test, "clone and plate" if clones else "plate", held
     held = "the wells held out so far, whose plates train too"
+    if clones and not _trainable(rest):
+        rest = [sample for sample in samples if sample.place not in frozen]
+        return rest, test, "well", f"{held}, and their clones, for want of others"
     return rest, test, "clone" if clones else "well", held
 
 
@@ -271,7 +274,7 @@ def _by_clone_and_plate(
         for s in samples
         if s.plate_id not in test_plates and (s.role in CONTROL_ROLES or s.clone not in test_clones)
     ]
-    if not test or len({s.place for s in rest if s.role not in CONTROL_ROLES}) < 2:
+    if not test or not _trainable(rest):
         return None
     unused = len(samples) - len(test) - len(rest)
     how = (
@@ -279,6 +282,11 @@ def _by_clone_and_plate(
         f"{unused} fields of shared plates or clones, or of controls, are in neither"
     )
     return rest, test, "clone and plate", how
+
+
+def _trainable(samples: Sequence[FieldSample]) -> bool:
+    """Whether there are wells to train on and wells to validate on."""
+    return len({sample.place for sample in samples if sample.role not in CONTROL_ROLES}) >= 2
 
 
 def _clones_known(samples: Sequence[FieldSample]) -> bool:

@@ -68,8 +68,9 @@ def opening(image: ArrayLike, radius: float) -> NDArray[Any]:
 def rolling_ball(image: ArrayLike, radius: float) -> NDArray[Any]:
     """Height of a ball rolled under the image's surface: the background, fast.
 
-    The ball is moved over a copy that is shrunk by taking minima, so that its radius there is about 17 px,
-    and the result is enlarged smoothly. A radius below 26 px is computed as it is.
+    A ball that is large against the image's range touches with a flat cap alone, and the cap is what is moved.
+    A wide cap is moved over a copy that is shrunk by taking minima, so that its radius there is about 17 px,
+    and the result is enlarged smoothly. One below 26 px is computed as it is.
 
     Args:
         image: (H, W), any units; the ball is as high in these units as it is wide in pixels.
@@ -85,13 +86,14 @@ def rolling_ball(image: ArrayLike, radius: float) -> NDArray[Any]:
     """
     array = require_image(image)
     _require_radius(radius)
-    factor = max(1, round(radius / SHRUNK_BALL))
     work = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+    cap = _cap(radius, float(np.ptp(work)))
+    factor = max(1, round(cap / SHRUNK_BALL))
     if factor == 1:
-        background = _ball_minimum(work, radius, 1)
+        background = _ball_minimum(work, radius, cap, 1)
     else:
         shrunk = _block_minimum(work, factor)
-        background = _enlarge(_ball_minimum(shrunk, radius, factor), factor, work.shape)
+        background = _enlarge(_ball_minimum(shrunk, radius, cap, factor), factor, work.shape)
     background = np.minimum(background, work)
     return (
         np.floor(background).astype(array.dtype)
@@ -184,16 +186,21 @@ def _block_minimum(array: NDArray[Any], factor: int) -> NDArray[Any]:
     return np.asarray(padded.reshape(height, factor, width, factor).min(axis=(1, 3)))
 
 
-def _ball_minimum(array: NDArray[Any], radius: float, factor: int) -> NDArray[Any]:
-    """Minimum over the ball's footprint of the image plus the depth of the ball's surface under its top."""
-    reach = int(radius / factor)
+def _cap(radius: float, height: float) -> float:
+    """Radius of the part of a ball that is within `height` of its top: nothing beyond can touch the image."""
+    return radius if height >= radius else float(np.sqrt(height * (2 * radius - height)))
+
+
+def _ball_minimum(array: NDArray[Any], radius: float, cap: float, factor: int) -> NDArray[Any]:
+    """Minimum over the cap's footprint of the image plus the depth of the ball's surface under its top."""
+    reach = int(cap / factor)
     padded = np.pad(array, reach, constant_values=np.inf)
     result = np.full(array.shape, np.inf, array.dtype)
     scratch = np.empty_like(result)
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
             square = (down * factor) ** 2 + (right * factor) ** 2
-            if square > radius**2:
+            if square > cap**2:
                 continue
             window = padded[
                 reach + down : reach + down + array.shape[0], reach + right : reach + right + array.shape[1]

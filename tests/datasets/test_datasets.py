@@ -180,6 +180,15 @@ def test_the_test_grows_by_plates_that_no_version_has_learnt_from(plan):
     assert not any("K-common" in s.clone for s in dataset.test if s.plate_id != dataset.test[0].plate_id)
 
 
+@pytest.mark.parametrize("clones", [(("A", "B"), ("A", "C")), (("A", "A"), ("A", "B"))])
+def test_a_data_set_too_small_to_part_plates_can_be_built_again(clones):
+    roles = ["sample", "sample", "parental", "reference"]
+    plates = [plate(f"P{n}", [*two, "parent", "ref"], roles) for n, two in enumerate(clones)]
+    first = build_dataset(plates, "nuclei", seen=())
+    again = build_dataset(plates, "nuclei", held_out=first.held_out, seen=["P0", "P1"])
+    assert places(again.test) == places(first.test) and check_split(again) == []
+
+
 def test_plates_with_the_clones_that_were_learnt_do_not_join_the_test():
     plates = [plate(f"P{n}", [f"K{c}" for c in range(6)]) for n in range(8)]
     first = build_dataset(plates[:2], "nuclei", seen=())

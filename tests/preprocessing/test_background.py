@@ -61,6 +61,15 @@ def test_the_rolling_ball_is_within_two_percent_of_scikit_images(radius):
         assert np.percentile(error, 99) <= 0.02
 
 
+@pytest.mark.parametrize(("height", "tolerance"), [(1, 1e-5), (5, 1e-5), (10, 0.02), (60, 0.02)])
+@pytest.mark.parametrize("radius", [26, 50])
+def test_a_ball_that_is_large_against_the_images_range_is_as_right(radius, height, tolerance):
+    image = cells((120, 140)).astype(np.float32)
+    image = (image - image.min()) / np.ptp(image) * height
+    error = np.abs(rolling_ball(image, radius) - skimage_ball(image, radius=radius)) / height
+    assert np.percentile(error, 99) <= tolerance
+
+
 def test_a_small_ball_is_exact():
     image = cells((40, 50)).astype(np.float64)
     np.testing.assert_allclose(rolling_ball(image, 7), skimage_ball(image, radius=7), rtol=1e-6)
