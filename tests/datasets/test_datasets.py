@@ -180,7 +180,9 @@ def test_the_test_grows_by_plates_that_no_version_has_learnt_from(plan):
     assert not any("K-common" in s.clone for s in dataset.test if s.plate_id != dataset.test[0].plate_id)
 
 
-@pytest.mark.parametrize("clones", [(("A", "B"), ("A", "C")), (("A", "A"), ("A", "B"))])
+@pytest.mark.parametrize(
+    "clones", [(("A", "B"), ("A", "B")), (("A", "B"), ("A", "C")), (("A", "A"), ("A", "B"))]
+)
 def test_a_data_set_too_small_to_part_plates_can_be_built_again(clones):
     roles = ["sample", "sample", "parental", "reference"]
     plates = [plate(f"P{n}", [*two, "parent", "ref"], roles) for n, two in enumerate(clones)]
