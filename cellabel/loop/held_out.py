@@ -196,8 +196,16 @@ def _table(chosen: Mapping[str, Iterable[int]]) -> dict[str, Condition]:
     }
 
 
-def sample_of_wells(fields: Sequence[LabelledField], most: int) -> list[LabelledField]:
-    """Fields of whole wells, at most so many of them, spread evenly over plates; always the same ones."""
+def sample_of_wells(
+    fields: Sequence[LabelledField], most: int, *, every_plate: bool = False
+) -> list[LabelledField]:
+    """Fields of whole wells, at most so many of them, spread evenly over plates; always the same ones.
+
+    Args:
+        fields: to choose from.
+        most: fields; none where it is 0.
+        every_plate: one well of every plate, however many they are.
+    """
     wells: dict[tuple[str, str], list[LabelledField]] = {}
     for one in fields:
         wells.setdefault((one.field.plate_id, one.field.well), []).append(one)
@@ -205,9 +213,10 @@ def sample_of_wells(fields: Sequence[LabelledField], most: int) -> list[Labelled
     for group in by_plate:
         group.sort(key=lambda key: hashlib.sha256("/".join(key).encode()).digest())
     chosen: list[LabelledField] = []
-    for turn in itertools.zip_longest(*by_plate):
-        for key in filter(None, turn):
-            if len(chosen) + len(wells[key]) > most:
+    for turn, keys in enumerate(itertools.zip_longest(*by_plate)):
+        needed = every_plate and turn == 0 and most > 0
+        for key in filter(None, keys):
+            if len(chosen) + len(wells[key]) > most and not needed:
                 return chosen
             chosen += wells[key]
     return chosen

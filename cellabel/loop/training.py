@@ -202,7 +202,8 @@ def _report(
         more = evaluate_model(result.model, sample, grid).measured
         measured = pd.concat([held_out.measured, more[more["side"] == "predicted"]], ignore_index=True)
         held_out = HeldOut(measured, held_out.embeddings)
-    learnt_from = sample_of_wells(_labelled(home, dataset.train), settings.report_fields)
+    learnt = _labelled(home, [*dataset.train, *dataset.validation])
+    learnt_from = sample_of_wells(learnt, settings.report_fields, every_plate=True)
     seen = evaluate_model(result.model, learnt_from, {CLEAN: None}) if learnt_from else None
     held_out.keep(result.folder)
     metrics = write_tables(result.folder, held_out, seen, recipe)
@@ -211,7 +212,10 @@ def _report(
     (result.folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1) + "\n")
     cost = result.folder / COST
     if not cost.exists():  # a run repeated after a crash has cost what the first one did
-        record = priced(meter.seconds, meter.joules, training_device(), settings.prices, settings.currency)
+        # A training that was resumed, or ended before its run was killed, has taken more than this run saw.
+        before = float(result.metrics.get("seconds", 0)) > meter.seconds
+        seconds, joules = (result.metrics["seconds"], None) if before else (meter.seconds, meter.joules)
+        record = priced(seconds, joules, training_device(), settings.prices, settings.currency)
         cost.write_text(json.dumps(record, indent=1) + "\n")
     return metrics | {"training_seconds": float(json.loads(cost.read_text())["seconds"])}
 

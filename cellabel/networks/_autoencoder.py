@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cellabel.errors import InputError
-from cellabel.networks._unet import pad_to_grid
+from cellabel.networks._unet import crop_to, pad_to_grid
 
 
 class Autoencoder(nn.Module):
@@ -77,7 +77,8 @@ class Autoencoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The image as the code remembers it, (N, 1, H, W) for H and W of any size."""
-        return self.decoder(self.encode(images))[..., : images.shape[-2], : images.shape[-1]]
+        height, width = images.shape[-2:]
+        return crop_to(self.decoder(self.encode(images)), height, width)
 
 
 class ConvAutoencoder(Autoencoder):

@@ -48,7 +48,8 @@ def pad_to_grid(images: Tensor, stride: int) -> Tensor:
     return functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
 
 
-def _crop(images: Tensor, height: int, width: int) -> Tensor:
+def crop_to(images: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns: what `pad_to_grid` has added is cut off again."""
     if torch.compiler.is_exporting():
         rows = torch.arange(height, device=images.device)
         columns = torch.arange(width, device=images.device)
@@ -212,7 +213,7 @@ class UNet(nn.Module):
         x = bottleneck
         for upsample, block, skip in zip(self.upsampling, self.decoder, reversed(skips), strict=True):
             x = block(torch.cat([skip, upsample(x)], dim=1))
-        output = _crop(functional.pixel_shuffle(self.head(x), self.block), height, width)
+        output = crop_to(functional.pixel_shuffle(self.head(x), self.block), height, width)
         return (output, bottleneck) if return_bottleneck else output
 
     def encode(self, images: Tensor) -> Tensor:

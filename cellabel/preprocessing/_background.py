@@ -68,9 +68,9 @@ def opening(image: ArrayLike, radius: float) -> NDArray[Any]:
 def rolling_ball(image: ArrayLike, radius: float) -> NDArray[Any]:
     """Height of a ball rolled under the image's surface: the background, fast.
 
-    A ball that is large against the image's range touches with a flat cap alone, and the cap is what is moved.
-    A wide cap is moved over a copy that is shrunk by taking minima, so that its radius there is about 17 px,
-    and the result is enlarged smoothly. One below 26 px is computed as it is.
+    A ball that is large against the image's range touches with a flat cap alone, and the cap is what is
+    moved. A wide cap is moved over a copy that is shrunk by taking minima, so that its radius there is about
+    17 px, and the result is enlarged smoothly. One below 26 px is computed as it is.
 
     Args:
         image: (H, W), any units; the ball is as high in these units as it is wide in pixels.

@@ -35,7 +35,8 @@ class CheckpointEachRound(Checkpoint):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_suffix(".tmp")
+        # Named by the process, because another may train into the same folder.
+        scratch = self.path.with_suffix(f".{os.getpid()}.tmp")
         trainer.save_checkpoint(scratch, weights_only=False)
         if trainer.is_global_zero:
             os.replace(scratch, self.path)

@@ -250,10 +250,17 @@ class Fitting(lightning.LightningModule):
                     "is not; check that field's images, or leave it out."
                 )
         well = torch.isfinite(output).flatten(1).all(1).tolist()
-        index = well.index(False) if False in well else 0
+        if False in well:
+            return (
+                f"The loss is not finite at step {step}, first on {_address(batch, well.index(False))}; "
+                f"choose a lower learning_rate than {self.config.learning_rate:g}."
+            )
+        largest = batch.targets.abs().flatten(1).amax(1)
+        index = int(largest.argmax())
         return (
-            f"The loss is not finite at step {step}, first on {_address(batch, index)}; choose a lower "
-            f"learning_rate than {self.config.learning_rate:g}."
+            f"The loss is not finite at step {step} though every pixel is: the target of "
+            f"{_address(batch, index)} reaches {largest[index]:.3g} times the data set's scale; check that "
+            f"field's images, or choose a lower learning_rate than {self.config.learning_rate:g}."
         )
 
 

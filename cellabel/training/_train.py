@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -79,7 +80,7 @@ def train(
         initial: a model whose weights the training starts from, of the same network; None draws them. The
             result is averaged with it by `config.keep_initial`.
         resume: a checkpoint, or the folder that holds it; True takes up `<folder>.checkpoint` if it is there.
-            Data set and configuration must be those of the checkpoint.
+            Data set, configuration and initial model must be those of the checkpoint.
         logger: a Lightning logger (or several) for losses and settings.
         folder: where the result goes, replaced if it exists; None makes one under the temporary directory.
         progress: called with a sentence after each validation.
@@ -96,7 +97,7 @@ def train(
     identity = {
         "dataset": dataset.version,
         "config": config.model_dump(mode="json"),
-        "initial": initial.version if initial is not None else "",
+        "initial": _weights_digest(initial) if initial is not None else "",
     }
     precision = _resumed_precision(checkpoint, identity) or resolve_precision(config.precision)
     with quiet(), threads(config.num_threads), torch.random.fork_rng():
@@ -242,6 +243,11 @@ def _fit(plan: _Plan, checkpoint: Path | None, accumulation: int) -> Fitting:
         fitting.take_up(torch.load(kept, map_location="cpu", weights_only=True)["fitting"])
         for row in fitting.history if plan.progress is not None else ():
             plan.progress(told(row, fitting.total_steps))  # type: ignore[misc]
+    if not any(math.isfinite(row["validation_loss"]) for row in fitting.history):
+        raise InputError(
+            "The training has diverged: no validation loss is finite; choose a lower learning_rate than "
+            f"{config.learning_rate:g}."
+        )
     fitting.judged.load_state_dict(fitting.best_state)
     return fitting
 
@@ -252,6 +258,14 @@ def _processes() -> Any:
 
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     return DDPStrategy(start_method="spawn", process_group_backend=backend)
+
+
+def _weights_digest(model: OrganelleModel) -> str:
+    """Names a model's weights, whatever it is called."""
+    digest = hashlib.sha256()
+    for name, tensor in model.network.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _take_weights(network: UNet, initial: OrganelleModel) -> None:
@@ -395,7 +409,7 @@ def _resumed_precision(checkpoint: Path | None, identity: dict[str, Any]) -> str
     """The precision that a checkpoint was trained with.
 
     Raises:
-        InputError: it is damaged, or of another data set or configuration.
+        InputError: it is damaged, or of another data set, configuration or initial model.
     """
     if checkpoint is None:
         return None
@@ -405,7 +419,7 @@ def _resumed_precision(checkpoint: Path | None, identity: dict[str, Any]) -> str
         ]
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         raise InputError(f"The checkpoint {checkpoint} cannot be read; train from the start.") from error
-    for name, what in (("dataset", "data set"), ("config", "configuration")):
+    for name, what in (("dataset", "data set"), ("config", "configuration"), ("initial", "initial model")):
         if kept[name] != identity[name]:
             raise InputError(f"The checkpoint {checkpoint} is of another {what}; train from the start.")
     return str(kept["precision"])

@@ -226,6 +226,9 @@ def test_a_sample_of_wells_is_spread_over_plates_whole_and_always_the_same():
         (one.field.plate_id, one.field.well) for one in sample_of_wells(fields[::-1], 8)
     }
     assert sample_of_wells(fields, 0) == [] and len(sample_of_wells(fields, 99)) == 24
+    of_each = sample_of_wells(fields, 1, every_plate=True)
+    assert [one.field.plate_id for one in of_each] == ["P1", "P1", "P2", "P2"]
+    assert sample_of_wells(fields, 0, every_plate=True) == []
 
 
 def controls(level=1.0, *, n=3, seed=0, spread=0.05):

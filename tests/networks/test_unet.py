@@ -147,6 +147,16 @@ def test_an_exported_network_takes_any_size(upsampling, block):
         torch.testing.assert_close(exported(x), network(x), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_an_exported_autoencoder_takes_any_size(kind):
+    network, auto = AUTOENCODERS[kind](4, 2, 8).eval(), torch.export.Dim.AUTO
+    sizes = ({0: auto, 2: auto, 3: auto},)
+    exported = torch.export.export(network, (torch.rand(2, 1, 37, 30),), dynamic_shapes=sizes).module()
+    for shape in [(1, 1, 64, 48), (2, 1, 41, 100)]:
+        x = torch.rand(shape)
+        torch.testing.assert_close(exported(x), network(x), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("norm", ["instance", "group"])
 def test_a_norm_over_the_frame_is_refused_with_the_reason(norm):
     with pytest.raises(InputError, match="tiled"):

@@ -213,6 +213,39 @@ def test_a_loss_that_is_not_finite_names_the_field(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_a_target_beyond_all_others_is_named(tmp_path):
+    broken = build_dataset([plate()], "nuclei")
+    culprit, stain = broken.train[1], broken.stain
+    broken.stain = lambda sample: stain(sample) * np.float32(1e30 if sample == culprit else 1)
+    with pytest.raises(InputError, match=f"target of plate P1, well {culprit.well}, site 1 .*reaches"):
+        train(broken, tiny(batch_size=8, losses={"mse": 1.0}))
+
+
+def test_weights_that_diverge_in_the_last_step_are_not_kept(dataset, tmp_path):
+    settings = {"max_steps": 1, "validations": 1, "learning_rate": 1e38, "gradient_clip": 1e30}
+    with pytest.raises(InputError, match=r"diverged.*lower learning_rate"):
+        train(
+            dataset,
+            tiny(**settings, optimiser="sgd", scheduler="constant", norm="none"),
+            folder=tmp_path / "model",
+        )
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_training_from_another_model_is_not_taken_up(dataset, tmp_path):
+    one, other = (train(dataset, tiny(max_steps=1, validations=1, seed=n)).model for n in (1, 2))
+
+    def killed(sentence):
+        if sentence.startswith("step 4"):
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "model"
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(dataset, tiny(), initial=one, folder=folder, progress=killed)
+    with pytest.raises(InputError, match="of another initial model"):
+        train(dataset, tiny(), initial=other, folder=folder, resume=True)
+
+
 def test_a_diverging_training_is_told_to_slow_down(dataset):
     with pytest.raises(InputError, match="lower learning_rate"):
         train(dataset, tiny(learning_rate=1e30, optimiser="sgd", scheduler="constant", norm="none"))
