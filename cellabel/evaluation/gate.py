@@ -4,8 +4,8 @@ What is compared is, well by well, the absolute error of the logarithm of a meas
 two percent), never a difference of two correlations. Plates are the units, because wells of one plate share
 its errors. The rules, in the order in which they are tried:
 
-1. *Enough to judge by*: at least `min_plates` plates and `min_wells` wells, and a test set that was not used
-   too often. alpha is halved with each earlier use.
+1. *Enough to judge by*: at least `min_plates` plates and `min_wells` wells, for every primary metric, and a
+   test set that was not used too often. alpha is halved with each earlier use.
 2. *Not worse on clean wells*: for every metric the upper bound of the mean difference lies below delta, a
    quarter of the standard deviation of replicate wells (at most 0.02 for counts and areas, 0.05 for
    intensities), and on no plate is the mean difference above three delta.
@@ -14,23 +14,25 @@ its errors. The rules, in the order in which they are tried:
    of the clean wells: a challenger that is only as good as the champion changes nothing.
 4. *No harm elsewhere*: in no condition is a metric worse by more than two delta.
 
-A first model, without a champion, is promoted when its errors are finite and within a factor of two at the
-median: see `GateSettings.first_max_error`.
+A first model, without a champion, is promoted when every primary metric was measured and its errors are
+finite and within a factor of two at the median: see `GateSettings.first_max_error`. Too few plates or wells
+do not hold it back, because without it nothing runs, but a warning names them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from cellabel.errors import InputError
 from cellabel.evaluation._bounds import group_means, stratified_bounds, upper_bounds
+from cellabel.evaluation._gate_settings import GateSettings
+from cellabel.evaluation._units import count_units, scarce_metrics, too_few
 from cellabel.evaluation._well_errors import replicate_spread, well_errors
 
 __all__ = ["CLEAN", "COMPARISON", "Decision", "GateSettings", "decide", "well_errors"]
@@ -42,49 +44,6 @@ ALL = "all"
 """The metric of the row that judges the improvement: the mean over the primary metrics."""
 
 _KEY = ["plate", "well", "metric", "condition"]
-
-
-class GateSettings(BaseModel):
-    """What the gate asks for; the defaults are the rules, a demonstration may lower them visibly."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    min_plates: int = Field(4, ge=1, description="Held-out plates below which nothing is promoted.")
-    min_wells: int = Field(24, ge=2, description="Held-out wells below which nothing is promoted.")
-    alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="One-sided error of each bound at the first use of a test set."
-    )
-    max_reuse: int = Field(
-        5, ge=1, description="Earlier uses of the same test set after which a fresh stained plate is needed."
-    )
-    deltas: dict[str, float] = Field(
-        default_factory=dict,
-        description="Metric → margin in log units; absent: from replicate wells, at most the two below.",
-    )
-    replicate_share: float = Field(
-        0.25, gt=0, description="Delta as a share of the standard deviation of replicate wells."
-    )
-    max_delta_shape: float = Field(0.02, gt=0, description="Largest delta of counts and areas.")
-    max_delta_intensity: float = Field(0.05, gt=0, description="Largest delta of intensities.")
-    min_improvement: float = Field(
-        0.10,
-        ge=0,
-        lt=1,
-        description="Least relative fall of the error where the challenger should be better.",
-    )
-    max_other_deltas: float = Field(2.0, gt=0, description="Deltas by which another condition may be worse.")
-    max_plate_deltas: float = Field(3.0, gt=0, description="Deltas by which a single plate may be worse.")
-    first_max_error: float = Field(
-        0.69,
-        gt=0,
-        description="Largest median |log error| of a first model, per metric (0.69: a factor of 2).",
-    )
-    units: Literal["auto", "plates", "wells"] = Field(
-        "auto",
-        description="What varies: plates, or wells within these plates; auto: wells for a single plate.",
-    )
-    n_resamples: int = Field(4000, ge=200, description="Bootstrap replicates (ten plates or more).")
-    seed: int = Field(0, description="Seed of the bootstrap.")
 
 
 COMPARISON = (
@@ -136,6 +95,7 @@ def decide(
     champion_corrupted: pd.DataFrame | None = None,
     challenger_corrupted: pd.DataFrame | None = None,
     improve: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
     reuse: int = 0,
 ) -> Decision:
     """Judge whether the challenger takes the champion's place.
@@ -148,6 +108,7 @@ def decide(
             the training's augmentation, with a further column `condition`.
         challenger_corrupted: the challenger's errors on the same images.
         improve: conditions that the challenger was trained for; None means all of the corrupted ones.
+        metrics: the primary metrics, none of which may be missing; None means those that were measured.
         reuse: how often this test set has decided before.
 
     Raises:
@@ -159,7 +120,7 @@ def decide(
             "The challenger was measured on no held-out well, so the gate cannot judge it: label a plate."
         )
     if champion is None:
-        return _first(challenger, settings)
+        return _first(challenger, metrics or [], settings)
     pairs = _pairs(champion, challenger, champion_corrupted, challenger_corrupted)
     conditions = [name for name in pairs["condition"].unique() if name != CLEAN]
     meant = list(conditions if improve is None else improve) or [CLEAN]
@@ -169,7 +130,9 @@ def decide(
         )
     alpha = settings.alpha * 0.5**reuse
     found = _Findings()
-    _check_enough(pairs, settings, reuse, found)
+    _check_enough(pairs, settings, found)
+    _check_metrics(pairs, metrics or [], [CLEAN, *meant], settings, found)
+    _check_reuse(reuse, settings, found)
     _judge(pairs, meant, alpha, settings, found)
     if found.objections:
         reason = f"Not promoted: {'; '.join(found.objections)}."
@@ -180,14 +143,12 @@ def decide(
     return Decision(not found.objections, reason, pd.DataFrame(found.rows), tuple(found.warnings), alpha)
 
 
-def _first(challenger: pd.DataFrame, settings: GateSettings) -> Decision:
-    """The rule of a first model: finite and plausible."""
+def _first(challenger: pd.DataFrame, metrics: Sequence[str], settings: GateSettings) -> Decision:
+    """The rule of a first model: measured, finite and plausible."""
     found = _Findings()
-    if challenger["plate"].nunique() < settings.min_plates:
-        found.warnings.append(
-            f"The first model was judged on {challenger['plate'].nunique()} plate(s), fewer than "
-            f"{settings.min_plates}."
-        )
+    _tell_few(challenger, settings, found)
+    for missing in sorted(set(metrics) - set(challenger["metric"])):
+        found.objections.append(f"{missing} could be measured in no held-out well")
     for metric, rows in challenger.groupby("metric", sort=False):
         error = rows["log_error"].abs()
         finite = bool(np.isfinite(error).all())
@@ -248,15 +209,51 @@ def _pairs(
     return pairs.sort_values(_KEY, ignore_index=True)
 
 
-def _check_enough(pairs: pd.DataFrame, settings: GateSettings, reuse: int, found: _Findings) -> None:
-    """Rule 1: enough plates and wells, a test set that is not used up, finite errors."""
-    clean = pairs[pairs["condition"] == CLEAN]
-    n_plates, n_wells = clean["plate"].nunique(), len(clean[["plate", "well"]].drop_duplicates())
-    if n_plates < settings.min_plates or n_wells < settings.min_wells:
+def _tell_few(challenger: pd.DataFrame, settings: GateSettings, found: _Findings) -> None:
+    """Warn where a first model, or one of its metrics, was judged on too few plates or wells."""
+    units = {"The first model": count_units(challenger, "log_error")}
+    of_metrics = scarce_metrics(challenger, challenger["metric"].unique(), "log_error", settings)
+    units |= {f"{metric} of the first model": counts for metric, counts in of_metrics.items()}
+    for what, (plates, wells) in units.items():
+        if too_few((plates, wells), settings):
+            found.warnings.append(
+                f"{what} was judged on {plates} plate(s) and {wells} well(s), fewer than the "
+                f"{settings.min_plates} plates and {settings.min_wells} wells that a later one needs."
+            )
+
+
+def _check_enough(pairs: pd.DataFrame, settings: GateSettings, found: _Findings) -> None:
+    """Rule 1: enough plates and wells, finite errors."""
+    plates, wells = count_units(pairs[pairs["condition"] == CLEAN], "difference")
+    if too_few((plates, wells), settings):
         found.objections.append(
-            f"{n_plates} plate(s) and {n_wells} wells are too few for an automatic promotion "
+            f"{plates} plate(s) and {wells} wells are too few for an automatic promotion "
             f"(at least {settings.min_plates} and {settings.min_wells}), a person may promote"
         )
+    if not np.isfinite(pairs["challenger"]).all():
+        found.objections.append("the challenger's errors are not all finite")
+
+
+def _check_metrics(
+    pairs: pd.DataFrame,
+    metrics: Sequence[str],
+    conditions: Sequence[str],
+    settings: GateSettings,
+    found: _Findings,
+) -> None:
+    """Rule 1, for every metric under every condition that a promotion rests on."""
+    wanted = dict.fromkeys([*metrics, *pairs["metric"].unique()])
+    for condition in dict.fromkeys(conditions):
+        rows = pairs[pairs["condition"] == condition]
+        for metric, (plates, wells) in scarce_metrics(rows, wanted, "difference", settings).items():
+            found.objections.append(
+                f"no automatic promotion, because {metric} was measured on {plates} plate(s) and {wells} "
+                f"well(s) ({condition}; at least {settings.min_plates} and {settings.min_wells})"
+            )
+
+
+def _check_reuse(reuse: int, settings: GateSettings, found: _Findings) -> None:
+    """Rule 1: a test set that is not used up."""
     if reuse >= settings.max_reuse:
         found.objections.append(
             f"the test wells have decided {reuse} times already, a fresh stained plate is needed"
@@ -265,8 +262,6 @@ def _check_enough(pairs: pd.DataFrame, settings: GateSettings, reuse: int, found
         found.warnings.append(
             f"The test wells have decided {reuse} time(s) before: alpha is {settings.alpha * 0.5**reuse:.4g}."
         )
-    if not np.isfinite(pairs["challenger"]).all():
-        found.objections.append("the challenger's errors are not all finite")
 
 
 def _judge(
@@ -297,10 +292,22 @@ def _judge(
             f"{settings.min_improvement:.0%} with a bound below 0 is asked for"
         )
     found.rows.append(row)
+    _tell_wells(pairs, settings, found)
+
+
+def _tell_wells(pairs: pd.DataFrame, settings: GateSettings, found: _Findings) -> None:
+    """Warn where wells were the units: of the whole comparison, or of a metric on a single plate."""
     if _units(pairs, settings) == "wells":
         found.warnings.append(
             "Wells were the units, so the comparison holds within "
             f"{'this plate' if pairs['plate'].nunique() == 1 else 'these plates'} only."
+        )
+        return
+    groups = pairs.groupby(["metric", "condition"], sort=False)
+    alone = dict.fromkeys(str(key[0]) for key, rows in groups if _units(rows, settings) == "wells")
+    if alone:
+        found.warnings.append(
+            f"Wells were the units of {', '.join(alone)}: the comparison holds within one plate only."
         )
 
 
@@ -347,7 +354,7 @@ def _compare(
             difference, plates, clones, alpha, n_resamples=settings.n_resamples, seed=settings.seed
         )[0]
     old, new, mean = means.mean(axis=0)
-    worst = int(means[:, 2].argmax())
+    worst = int(np.where(np.isfinite(means[:, 2]), means[:, 2], -np.inf).argmax())
     return _row(metric, condition, rows, challenger_error=float(new)) | {
         "champion_error": float(old),
         "mean_difference": float(mean),

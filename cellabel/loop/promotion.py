@@ -105,6 +105,7 @@ def _decide(
         champion_corrupted=None if old is None else old.corrupted_errors(metrics, conditions),
         challenger_corrupted=new.corrupted_errors(metrics, conditions),
         improve=[one for one in conditions if one in meant],
+        metrics=metrics,
         reuse=registry.test_set_uses(organelle.name, _test_set(challenger), before=challenger.version),
     )
     if decision.promote and (refusal := beyond_limits(new.errors(metrics), organelle)):

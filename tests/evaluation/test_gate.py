@@ -203,6 +203,76 @@ def test_a_first_model_is_promoted_when_it_is_plausible_and_refused_when_it_is_n
     assert not hopeless.promote and "off by a factor of 7" in hopeless.reason
 
 
+def without(table, metric, *, but=()):
+    """The table with a metric on some plates only."""
+    return table[(table["metric"] != metric) | table["plate"].isin(but)]
+
+
+def test_a_first_model_on_a_single_well_is_promoted_with_a_warning_that_counts_wells():
+    one = errors(np.random.default_rng(6), plates=1, wells=2)
+    decision = decide(None, one[one["well"] == "A01"], metrics=METRICS)
+    assert decision.promote
+    (said,) = decision.warnings
+    assert "1 plate(s) and 1 well(s), fewer than the 4 plates and 24 wells" in said
+    (few_wells,) = decide(None, errors(np.random.default_rng(6), plates=4, wells=2)).warnings
+    assert "4 plate(s) and 8 well(s)" in few_wells
+    assert decide(None, errors(np.random.default_rng(6), plates=4, wells=6)).warnings == ()
+
+
+def test_a_first_model_with_a_primary_metric_that_no_well_has_is_refused():
+    new = without(errors(np.random.default_rng(6)), METRICS[2])
+    decision = decide(None, new, metrics=METRICS)
+    assert not decision.promote and f"{METRICS[2]} could be measured in no held-out well" in decision.reason
+    silent = errors(np.random.default_rng(6)).assign(log_error=np.nan)
+    assert not decide(None, silent, metrics=METRICS).promote
+
+
+def test_a_metric_of_a_first_model_on_too_few_wells_is_named_in_a_warning():
+    new = without(errors(np.random.default_rng(6)), METRICS[1], but=["P02"])
+    (said,) = decide(None, new, metrics=METRICS).warnings
+    assert said.startswith(f"{METRICS[1]} of the first model was judged on 1 plate(s) and 8 well(s)")
+
+
+@pytest.mark.parametrize("but", [(), ("P00",), ("P00", "P01", "P02")])
+def test_a_primary_metric_on_too_few_plates_is_no_automatic_promotion_and_named(but):
+    rng = np.random.default_rng(10)
+    old, new = (without(errors(rng, size=size), METRICS[0], but=but) for size in (0.2, 0.02))
+    decision = decide(old, new, metrics=METRICS)
+    counted = f"{METRICS[0]} was measured on {len(but)} plate(s) and {8 * len(but)} well(s)"
+    assert not decision.promote and f"no automatic promotion, because {counted}" in decision.reason
+    assert METRICS[1] not in decision.reason
+
+
+def test_a_primary_metric_that_is_nan_on_most_plates_is_no_automatic_promotion():
+    rng = np.random.default_rng(10)
+    old, new = errors(rng, size=0.2), errors(rng, size=0.02)
+    lost = (old["metric"] == METRICS[0]) & (old["plate"] != "P00")
+    old.loc[lost, "log_error"] = np.nan
+    decision = decide(old, new)
+    assert not decision.promote
+    assert f"{METRICS[0]} was measured on 1 plate(s) and 8 well(s)" in decision.reason
+
+
+def test_a_primary_metric_on_too_few_wells_of_a_condition_to_improve_is_no_automatic_promotion():
+    rng = np.random.default_rng(10)
+    clean = errors(rng, plate_sd=0.002)
+    old, new = (
+        without(errors(rng, size=size, condition="defocus"), METRICS[3], but=["P01"]) for size in (0.3, 0.05)
+    )
+    decision = decide(clean, clean, champion_corrupted=old, challenger_corrupted=new)
+    assert not decision.promote and f"{METRICS[3]} was measured on 1 plate(s)" in decision.reason
+    assert "(defocus;" in decision.reason
+
+
+def test_a_metric_on_a_single_plate_under_lowered_settings_is_told():
+    rng = np.random.default_rng(10)
+    low = GateSettings(min_plates=1, min_wells=8)
+    old, new = (without(errors(rng, size=size), METRICS[0], but=["P00"]) for size in (0.2, 0.02))
+    decision = decide(old, new, settings=low)
+    assert decision.promote
+    assert any(f"Wells were the units of {METRICS[0]}" in warning for warning in decision.warnings)
+
+
 def test_each_use_of_the_test_wells_halves_alpha_and_five_uses_exhaust_them():
     rng = np.random.default_rng(7)
     old, new = errors(rng, size=0.2), errors(rng, size=0.02)
