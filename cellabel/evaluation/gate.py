@@ -33,7 +33,7 @@ from cellabel.errors import InputError
 from cellabel.evaluation._bounds import group_means, stratified_bounds, upper_bounds
 from cellabel.evaluation._gate_settings import GateSettings
 from cellabel.evaluation._units import count_units, scarce_metrics, too_few
-from cellabel.evaluation._well_errors import replicate_spread, well_errors
+from cellabel.evaluation._well_errors import differing_truth, replicate_spread, well_errors
 
 __all__ = ["CLEAN", "COMPARISON", "Decision", "GateSettings", "decide", "well_errors"]
 
@@ -112,7 +112,8 @@ def decide(
         reuse: how often this test set has decided before.
 
     Raises:
-        InputError: the two sides hold different wells or metrics, or an unknown condition is to be improved.
+        InputError: the two sides hold different wells or metrics, were measured against different truth, or
+            an unknown condition is to be improved.
     """
     settings = settings or GateSettings()
     if challenger.empty:
@@ -203,10 +204,23 @@ def _pairs(
             f"{one['metric']} of plate {one['plate']}, well {one['well']} ({one['condition']}) was measured "
             f"for the {side} only: measure both models on the same wells."
         )
+    _check_truth(*sides)
     pairs["champion"] = pairs["log_error_champion"].abs()
     pairs["challenger"] = pairs["log_error_challenger"].abs()
     pairs["difference"] = pairs["challenger"] - pairs["champion"]
     return pairs.sort_values(_KEY, ignore_index=True)
+
+
+def _check_truth(champion: pd.DataFrame, challenger: pd.DataFrame) -> None:
+    """Errors against different truth are not comparable: a difference may be the truth's, not the model's."""
+    differing = differing_truth(champion, challenger)
+    if len(differing):
+        one = differing.iloc[0]
+        raise InputError(
+            f"The two models were measured against different truth: the true {one['metric']} of plate "
+            f"{one['plate']}, well {one['well']} is {np.exp(one['log_true_first']):.4g} for the champion and "
+            f"{np.exp(one['log_true_second']):.4g} for the challenger. Measure the champion again."
+        )
 
 
 def _tell_few(challenger: pd.DataFrame, settings: GateSettings, found: _Findings) -> None:

@@ -306,6 +306,25 @@ def test_different_wells_on_the_two_sides_are_refused_by_name():
         decide(old.iloc[4:], new)
 
 
+def test_errors_against_different_truth_are_not_compared():
+    rng = np.random.default_rng(9)
+    old, new = errors(rng, size=0.2), errors(rng, size=0.02)
+    moved = old.copy()
+    moved.loc[(old["plate"] == "P03") & (old["well"] == "A02"), "log_true"] += 0.01
+    with pytest.raises(InputError, match=r"plate P03, well A02 .*Measure the champion again"):
+        decide(moved, new)
+    assert decide(old.assign(log_true=old["log_true"] + 1e-7), new).promote, "rounding is no other truth"
+
+
+def test_corrupted_wells_against_different_truth_are_not_compared():
+    rng = np.random.default_rng(9)
+    clean = errors(rng, plate_sd=0.002)
+    old, new = (errors(rng, size=size, condition="defocus") for size in (0.3, 0.05))
+    other = old.assign(log_true=old["log_true"] + 3)
+    with pytest.raises(InputError, match="different truth"):
+        decide(clean, clean, champion_corrupted=other, challenger_corrupted=new)
+
+
 def test_an_unknown_condition_to_improve_is_refused():
     rng = np.random.default_rng(9)
     with pytest.raises(InputError, match="'snow'"):
