@@ -12,7 +12,8 @@ its errors. The rules, in the order in which they are tried:
 3. *Better where it was meant to be*: over the conditions that the challenger was trained for, the error over
    all metrics falls by at least a tenth and its bound lies below zero. Without such conditions this is asked
    of the clean wells: a challenger that is only as good as the champion changes nothing.
-4. *No harm elsewhere*: in no condition is a metric worse by more than two delta.
+4. *No harm elsewhere*: in no condition is a metric worse by more than two delta, nor on one plate of it,
+   beyond the noise of its wells, by more than three.
 
 A first model, without a champion, is promoted when every primary metric was measured and its errors are
 finite and within a factor of two at the median: see `GateSettings.first_max_error`. Too few plates or wells
@@ -22,7 +23,7 @@ do not hold it back, because without it nothing runs, but a warning names them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellabel.errors import InputError
-from cellabel.evaluation._bounds import group_means, stratified_bounds, upper_bounds
+from cellabel.evaluation._bounds import group_means, plate_lower_bounds, stratified_bounds, upper_bounds
+from cellabel.evaluation._enough import Findings, check_enough, check_metrics, check_reuse, tell_few
 from cellabel.evaluation._gate_settings import GateSettings
-from cellabel.evaluation._units import count_units, scarce_metrics, too_few
 from cellabel.evaluation._well_errors import differing_truth, replicate_spread, well_errors
 
 __all__ = ["CLEAN", "COMPARISON", "Decision", "GateSettings", "decide", "well_errors"]
@@ -80,13 +81,6 @@ class Decision:
     alpha: float = 0.05
 
 
-@dataclass
-class _Findings:
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    objections: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
 def decide(
     champion: pd.DataFrame | None,
     challenger: pd.DataFrame,
@@ -130,10 +124,12 @@ def decide(
             f"The gate has no wells of the condition {unknown[0]!r}: measure both there or leave it out."
         )
     alpha = settings.alpha * 0.5**reuse
-    found = _Findings()
-    _check_enough(pairs, settings, found)
-    _check_metrics(pairs, metrics or [], [CLEAN, *meant], settings, found)
-    _check_reuse(reuse, settings, found)
+    found = Findings()
+    check_enough(pairs[pairs["condition"] == CLEAN], settings, found)
+    if not np.isfinite(pairs["challenger"]).all():
+        found.objections.append("the challenger's errors are not all finite")
+    check_metrics(pairs, metrics or [], [CLEAN, *meant], settings, found)
+    check_reuse(reuse, settings, found)
     _judge(pairs, meant, alpha, settings, found)
     if found.objections:
         reason = f"Not promoted: {'; '.join(found.objections)}."
@@ -146,8 +142,8 @@ def decide(
 
 def _first(challenger: pd.DataFrame, metrics: Sequence[str], settings: GateSettings) -> Decision:
     """The rule of a first model: measured, finite and plausible."""
-    found = _Findings()
-    _tell_few(challenger, settings, found)
+    found = Findings()
+    tell_few(challenger, settings, found)
     for missing in sorted(set(metrics) - set(challenger["metric"])):
         found.objections.append(f"{missing} could be measured in no held-out well")
     for metric, rows in challenger.groupby("metric", sort=False):
@@ -198,8 +194,7 @@ def _pairs(
     )
     alone = pairs[pairs["_merge"] != "both"]
     if len(alone):
-        one = alone.iloc[0]
-        side = "champion" if one["_merge"] == "left_only" else "challenger"
+        one, side = alone.iloc[0], "champion" if alone["_merge"].iloc[0] == "left_only" else "challenger"
         raise InputError(
             f"{one['metric']} of plate {one['plate']}, well {one['well']} ({one['condition']}) was measured "
             f"for the {side} only: measure both models on the same wells."
@@ -223,63 +218,8 @@ def _check_truth(champion: pd.DataFrame, challenger: pd.DataFrame) -> None:
         )
 
 
-def _tell_few(challenger: pd.DataFrame, settings: GateSettings, found: _Findings) -> None:
-    """Warn where a first model, or one of its metrics, was judged on too few plates or wells."""
-    units = {"The first model": count_units(challenger, "log_error")}
-    of_metrics = scarce_metrics(challenger, challenger["metric"].unique(), "log_error", settings)
-    units |= {f"{metric} of the first model": counts for metric, counts in of_metrics.items()}
-    for what, (plates, wells) in units.items():
-        if too_few((plates, wells), settings):
-            found.warnings.append(
-                f"{what} was judged on {plates} plate(s) and {wells} well(s), fewer than the "
-                f"{settings.min_plates} plates and {settings.min_wells} wells that a later one needs."
-            )
-
-
-def _check_enough(pairs: pd.DataFrame, settings: GateSettings, found: _Findings) -> None:
-    """Rule 1: enough plates and wells, finite errors."""
-    plates, wells = count_units(pairs[pairs["condition"] == CLEAN], "difference")
-    if too_few((plates, wells), settings):
-        found.objections.append(
-            f"{plates} plate(s) and {wells} wells are too few for an automatic promotion "
-            f"(at least {settings.min_plates} and {settings.min_wells}), a person may promote"
-        )
-    if not np.isfinite(pairs["challenger"]).all():
-        found.objections.append("the challenger's errors are not all finite")
-
-
-def _check_metrics(
-    pairs: pd.DataFrame,
-    metrics: Sequence[str],
-    conditions: Sequence[str],
-    settings: GateSettings,
-    found: _Findings,
-) -> None:
-    """Rule 1, for every metric under every condition that a promotion rests on."""
-    wanted = dict.fromkeys([*metrics, *pairs["metric"].unique()])
-    for condition in dict.fromkeys(conditions):
-        rows = pairs[pairs["condition"] == condition]
-        for metric, (plates, wells) in scarce_metrics(rows, wanted, "difference", settings).items():
-            found.objections.append(
-                f"no automatic promotion, because {metric} was measured on {plates} plate(s) and {wells} "
-                f"well(s) ({condition}; at least {settings.min_plates} and {settings.min_wells})"
-            )
-
-
-def _check_reuse(reuse: int, settings: GateSettings, found: _Findings) -> None:
-    """Rule 1: a test set that is not used up."""
-    if reuse >= settings.max_reuse:
-        found.objections.append(
-            f"the test wells have decided {reuse} times already, a fresh stained plate is needed"
-        )
-    elif reuse:
-        found.warnings.append(
-            f"The test wells have decided {reuse} time(s) before: alpha is {settings.alpha * 0.5**reuse:.4g}."
-        )
-
-
 def _judge(
-    pairs: pd.DataFrame, meant: list[str], alpha: float, settings: GateSettings, found: _Findings
+    pairs: pd.DataFrame, meant: list[str], alpha: float, settings: GateSettings, found: Findings
 ) -> None:
     """Fill the table, and object where a rule is broken."""
     deltas, capped = _deltas(pairs[pairs["condition"] == CLEAN], settings)
@@ -287,10 +227,15 @@ def _judge(
         found.warnings.append(
             f"Too few replicate wells of a clone on a plate for {', '.join(capped)}: the margin is its cap."
         )
+    looks = len(pairs.loc[pairs["condition"] != CLEAN, ["plate", "metric", "condition"]].drop_duplicates())
     for (condition, metric), rows in pairs.groupby(["condition", "metric"], sort=False):
         row = _compare(str(metric), str(condition), rows, alpha, settings)
         row["delta"] = delta = deltas[str(metric)]
-        row["verdict"] = _verdict_of(row, delta, settings, found)
+        if condition == CLEAN:
+            row["verdict"] = _verdict_on_clean(row, delta, settings, found)
+        else:
+            harm = _harm_on_a_plate(rows, settings.alpha / looks)
+            row["verdict"] = _verdict_on_corrupted(row, harm, settings, found)
         found.rows.append(row)
     gain = pairs[pairs["condition"].isin(meant)]
     combined = gain.groupby(["plate", "clone", "well"], as_index=False, dropna=False)[
@@ -309,7 +254,7 @@ def _judge(
     _tell_wells(pairs, settings, found)
 
 
-def _tell_wells(pairs: pd.DataFrame, settings: GateSettings, found: _Findings) -> None:
+def _tell_wells(pairs: pd.DataFrame, settings: GateSettings, found: Findings) -> None:
     """Warn where wells were the units: of the whole comparison, or of a metric on a single plate."""
     if _units(pairs, settings) == "wells":
         found.warnings.append(
@@ -325,17 +270,44 @@ def _tell_wells(pairs: pd.DataFrame, settings: GateSettings, found: _Findings) -
         )
 
 
-def _verdict_of(row: dict[str, Any], delta: float, settings: GateSettings, found: _Findings) -> str:
-    """The verdict of one metric under one condition, with its objections."""
+def _harm_on_a_plate(rows: pd.DataFrame, alpha: float) -> tuple[str, float]:
+    """The plate that a challenger harms most surely, and the lower bound of its mean difference.
+
+    Corruption makes errors large: at an error of 0.1 the mean of 8 wells scatters by 0.03, half of what a
+    plate may be worse by. Among many plates and metrics an estimate beyond that is bound to occur.
+    """
+    plates = rows["plate"].to_numpy(dtype=str)
+    bounds = plate_lower_bounds(rows["difference"].to_numpy(dtype=float), plates, alpha)
+    worst = int(np.where(np.isfinite(bounds), bounds, -np.inf).argmax())
+    return str(np.unique(plates)[worst]), float(bounds[worst])
+
+
+def _verdict_on_corrupted(
+    row: dict[str, Any], harm: tuple[str, float], settings: GateSettings, found: Findings
+) -> str:
+    """The verdict of one metric under a corruption, with its objections."""
     metric, condition = row["metric"], row["condition"]
-    if condition != CLEAN:
-        if row["mean_difference"] <= settings.max_other_deltas * delta:
-            return "not worse"
+    verdict = "not worse"
+    most = settings.max_plate_deltas * row["delta"]
+    plate, bound = harm
+    if row["n_plates"] > 1 and bound > most:
+        verdict = "worse on a plate"
         found.objections.append(
-            f"on {condition} {metric} is worse by {row['mean_difference']:.3f} "
-            f"(allowed {settings.max_other_deltas * delta:.3f})"
+            f"on plate {plate} under {condition} {metric} is worse by at least {bound:.3f} "
+            f"(allowed {most:.3f})"
         )
-        return "worse"
+    most = settings.max_other_deltas * row["delta"]
+    if not row["mean_difference"] <= most:
+        verdict = "worse"
+        found.objections.append(
+            f"on {condition} {metric} is worse by {row['mean_difference']:.3f} (allowed {most:.3f})"
+        )
+    return verdict
+
+
+def _verdict_on_clean(row: dict[str, Any], delta: float, settings: GateSettings, found: Findings) -> str:
+    """The verdict of one metric on clean wells, with its objections."""
+    metric = row["metric"]
     verdict = "not worse"
     if not row["bound"] < delta:
         verdict = "may be worse"

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from cellabel import InputError
 from cellabel.evaluation import GateSettings, decide, well_errors
-from cellabel.evaluation._bounds import group_means, stratified_bounds, t_bound, upper_bounds
+from cellabel.evaluation._bounds import (
+    group_means,
+    plate_lower_bounds,
+    stratified_bounds,
+    t_bound,
+    upper_bounds,
+)
 
 METRICS = ("Nuclei_Count", "Nuclei_TotalArea", "Nuclei_TotalIntensity", "Nuclei_MeanIntensity")
 FAST = GateSettings(n_resamples=400)
@@ -169,6 +175,48 @@ def test_one_plate_that_gets_much_worse_is_refused():
     new.loc[spoilt, "log_error"] = old.loc[spoilt, "log_error"].abs() + 0.1
     decision = decide(old, new, settings=FAST)
     assert not decision.promote and "on plate P05" in decision.reason
+
+
+def robust(seed, *, plates=6, wells=8, other=0.1):
+    """Errors of two models that differ under defocus only, where the second is better."""
+    rng = np.random.default_rng(seed)
+    clean = errors(rng, plates=plates, wells=wells, plate_sd=0.002)
+    sides = [
+        pd.concat(
+            errors(rng, plates=plates, wells=wells, size=size, condition=condition)
+            for condition, size in (("defocus", defocus), ("lamp", other))
+        )
+        for defocus in (0.3, 0.1)
+    ]
+    return clean, clean, *sides
+
+
+def judge_robust(clean, same, old, new):
+    return decide(
+        clean, same, champion_corrupted=old, challenger_corrupted=new, improve=["defocus"], settings=FAST
+    )
+
+
+@pytest.mark.parametrize("condition", ["defocus", "lamp"])
+def test_one_plate_that_gets_much_worse_under_a_corruption_is_refused(condition):
+    clean, same, old, new = robust(3, plates=12)
+    spoilt = ((new["plate"] == "P05") & (new["condition"] == condition)).to_numpy()
+    new.loc[spoilt, "log_error"] = old.loc[spoilt, "log_error"].abs() + 0.4
+    decision = judge_robust(clean, same, old, new)
+    assert not decision.promote
+    assert f"on plate P05 under {condition} Nuclei_Count is worse by at least" in decision.reason
+    verdicts = decision.table.set_index(["condition", "metric"])["verdict"]
+    assert verdicts[condition, "Nuclei_Count"] == "worse on a plate"
+
+
+def test_the_noise_of_small_plates_under_a_corruption_does_not_refuse_a_better_model():
+    decisions = [judge_robust(*robust(seed)) for seed in range(12)]
+    assert all(decision.promote for decision in decisions)
+    beyond = [
+        (table["worst_plate_difference"] > 3 * table["delta"])[table["condition"] == "lamp"].any()
+        for table in (decision.table for decision in decisions)
+    ]
+    assert any(beyond), "estimates beyond the limit occur by noise alone"
 
 
 def test_three_plates_are_too_few_for_an_automatic_promotion():
@@ -441,3 +489,16 @@ def test_plates_weigh_the_same_whatever_their_number_of_wells():
     labels = np.array(["big"] * 90 + ["small"] * 10)
     assert group_means(values, labels).mean() == 0.5
     assert stratified_bounds(values, labels, 0.05)[0] == 0.5
+
+
+def test_the_lower_bound_of_a_plate_lies_above_its_mean_once_in_twenty():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 8).astype(str)
+    effects = np.repeat(rng.normal(size=6), 8)
+    bounds = [plate_lower_bounds(effects + rng.normal(size=48), labels, 0.05) for _ in range(1000)]
+    assert np.mean(bounds > effects[::8]) == pytest.approx(0.05, abs=0.01)
+
+
+def test_plates_of_a_single_well_have_no_noise_to_allow_for():
+    values, labels = np.array([0.1, 0.4, np.nan]), np.array(["a", "b", "b"])
+    np.testing.assert_allclose(plate_lower_bounds(values, labels, 0.05), [0.1, 0.4])
