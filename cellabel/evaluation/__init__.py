@@ -2,6 +2,7 @@
 
 from cellabel.evaluation._error_table import error_table
 from cellabel.evaluation._gain import gain_table
+from cellabel.evaluation._well_errors import differing_truth
 from cellabel.evaluation.conformal import ConformalInterval, conformal_interval
 from cellabel.evaluation.downstream import downstream_metrics
 from cellabel.evaluation.gate import CLEAN, Decision, GateSettings, decide, well_errors
@@ -23,6 +24,7 @@ __all__ = [
     "calibrate_intervals",
     "conformal_interval",
     "decide",
+    "differing_truth",
     "downstream_metrics",
     "error_table",
     "gain_table",

@@ -100,6 +100,33 @@ def stratified_bounds(values: NDArray[np.float64], plates: NDArray[Any], alpha: 
     return bounds
 
 
+def plate_lower_bounds(
+    values: NDArray[np.float64], plates: NDArray[Any], alpha: float
+) -> NDArray[np.float64]:
+    """One-sided lower bounds (level 1 − alpha) of each plate's own mean; wells are the units.
+
+    The spread within plates is pooled, since a plate of a few wells tells little of its own.
+
+    Args:
+        values: (n,) one value a well, NaN where a metric could not be measured.
+        plates: (n,) plate of each well.
+        alpha: probability that a plate's bound lies above its mean.
+
+    Returns:
+        (g,), plates in sorted order; the means themselves where no plate has two wells to know the spread by.
+    """
+    column = values[:, None]
+    means = group_means(column, plates)[:, 0]
+    codes = np.unique(plates, return_inverse=True)[1]
+    finite = np.isfinite(values)
+    counts = np.bincount(codes[finite], minlength=len(means))
+    freedom = int(finite.sum() - np.count_nonzero(counts))
+    if freedom < 1:
+        return means
+    pooled = float(((values - means[codes])[finite] ** 2).sum()) / freedom
+    return np.asarray(means - stats.t.ppf(1 - alpha, freedom) * np.sqrt(pooled / np.maximum(counts, 1)))
+
+
 def _bootstrap_bounds(
     values: NDArray[np.float64],
     plates: NDArray[Any],

@@ -15,6 +15,10 @@ COUNT_FLOOR = 0.5
 SHARE_FLOOR = 0.01
 """Areas and intensities are floored at this share of their median over the true wells."""
 
+TRUTH_NOISE = 1e-3
+"""Log units by which two measurements of one stain may differ: rounding stays below, another segmentation
+does not."""
+
 _WELL = ["Metadata_Plate", "Metadata_Well"]
 
 
@@ -68,6 +72,26 @@ def well_errors(true: pd.DataFrame, predicted: pd.DataFrame, metrics: Sequence[s
         )
         parts.append(part[np.isfinite(stained)])
     return pd.concat(parts, ignore_index=True)
+
+
+def differing_truth(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Where two models' errors were taken against different truth of the same well.
+
+    Args:
+        first: from `well_errors`; where both sides have a column `condition`, conditions are told apart.
+        second: the other model's.
+
+    Returns:
+        One row a well and metric that differs, or that one side lacks: plate, well, metric, log_true_first,
+        log_true_second.
+    """
+    key = [name for name in ("plate", "well", "metric", "condition") if name in first and name in second]
+    sides = first[[*key, "log_true"]], second[[*key, "log_true"]]
+    both = sides[0].merge(sides[1], on=key, how="outer", suffixes=("_first", "_second"))
+    same = np.isclose(
+        both["log_true_first"], both["log_true_second"], rtol=0, atol=TRUTH_NOISE, equal_nan=True
+    )
+    return both[~same]
 
 
 def replicate_spread(rows: pd.DataFrame) -> float:

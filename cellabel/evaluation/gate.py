@@ -4,34 +4,37 @@ What is compared is, well by well, the absolute error of the logarithm of a meas
 two percent), never a difference of two correlations. Plates are the units, because wells of one plate share
 its errors. The rules, in the order in which they are tried:
 
-1. *Enough to judge by*: at least `min_plates` plates and `min_wells` wells, and a test set that was not used
-   too often. alpha is halved with each earlier use.
+1. *Enough to judge by*: at least `min_plates` plates and `min_wells` wells, for every primary metric, and a
+   test set that was not used too often. alpha is halved with each earlier use.
 2. *Not worse on clean wells*: for every metric the upper bound of the mean difference lies below delta, a
    quarter of the standard deviation of replicate wells (at most 0.02 for counts and areas, 0.05 for
    intensities), and on no plate is the mean difference above three delta.
 3. *Better where it was meant to be*: over the conditions that the challenger was trained for, the error over
    all metrics falls by at least a tenth and its bound lies below zero. Without such conditions this is asked
    of the clean wells: a challenger that is only as good as the champion changes nothing.
-4. *No harm elsewhere*: in no condition is a metric worse by more than two delta.
+4. *No harm elsewhere*: in no condition is a metric worse by more than two delta, nor on one plate of it,
+   beyond the noise of its wells, by more than three.
 
-A first model, without a champion, is promoted when its errors are finite and within a factor of two at the
-median: see `GateSettings.first_max_error`.
+A first model, without a champion, is promoted when every primary metric was measured and its errors are
+finite and within a factor of two at the median: see `GateSettings.first_max_error`. Too few plates or wells
+do not hold it back, because without it nothing runs, but a warning names them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from cellabel.errors import InputError
-from cellabel.evaluation._bounds import group_means, stratified_bounds, upper_bounds
-from cellabel.evaluation._well_errors import replicate_spread, well_errors
+from cellabel.evaluation._bounds import group_means, plate_lower_bounds, stratified_bounds, upper_bounds
+from cellabel.evaluation._enough import Findings, check_enough, check_metrics, check_reuse, tell_few
+from cellabel.evaluation._gate_settings import GateSettings
+from cellabel.evaluation._well_errors import differing_truth, replicate_spread, well_errors
 
 __all__ = ["CLEAN", "COMPARISON", "Decision", "GateSettings", "decide", "well_errors"]
 
@@ -42,49 +45,6 @@ ALL = "all"
 """The metric of the row that judges the improvement: the mean over the primary metrics."""
 
 _KEY = ["plate", "well", "metric", "condition"]
-
-
-class GateSettings(BaseModel):
-    """What the gate asks for; the defaults are the rules, a demonstration may lower them visibly."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    min_plates: int = Field(4, ge=1, description="Held-out plates below which nothing is promoted.")
-    min_wells: int = Field(24, ge=2, description="Held-out wells below which nothing is promoted.")
-    alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="One-sided error of each bound at the first use of a test set."
-    )
-    max_reuse: int = Field(
-        5, ge=1, description="Earlier uses of the same test set after which a fresh stained plate is needed."
-    )
-    deltas: dict[str, float] = Field(
-        default_factory=dict,
-        description="Metric → margin in log units; absent: from replicate wells, at most the two below.",
-    )
-    replicate_share: float = Field(
-        0.25, gt=0, description="Delta as a share of the standard deviation of replicate wells."
-    )
-    max_delta_shape: float = Field(0.02, gt=0, description="Largest delta of counts and areas.")
-    max_delta_intensity: float = Field(0.05, gt=0, description="Largest delta of intensities.")
-    min_improvement: float = Field(
-        0.10,
-        ge=0,
-        lt=1,
-        description="Least relative fall of the error where the challenger should be better.",
-    )
-    max_other_deltas: float = Field(2.0, gt=0, description="Deltas by which another condition may be worse.")
-    max_plate_deltas: float = Field(3.0, gt=0, description="Deltas by which a single plate may be worse.")
-    first_max_error: float = Field(
-        0.69,
-        gt=0,
-        description="Largest median |log error| of a first model, per metric (0.69: a factor of 2).",
-    )
-    units: Literal["auto", "plates", "wells"] = Field(
-        "auto",
-        description="What varies: plates, or wells within these plates; auto: wells for a single plate.",
-    )
-    n_resamples: int = Field(4000, ge=200, description="Bootstrap replicates (ten plates or more).")
-    seed: int = Field(0, description="Seed of the bootstrap.")
 
 
 COMPARISON = (
@@ -121,13 +81,6 @@ class Decision:
     alpha: float = 0.05
 
 
-@dataclass
-class _Findings:
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    objections: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
 def decide(
     champion: pd.DataFrame | None,
     challenger: pd.DataFrame,
@@ -136,6 +89,7 @@ def decide(
     champion_corrupted: pd.DataFrame | None = None,
     challenger_corrupted: pd.DataFrame | None = None,
     improve: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
     reuse: int = 0,
 ) -> Decision:
     """Judge whether the challenger takes the champion's place.
@@ -148,10 +102,12 @@ def decide(
             the training's augmentation, with a further column `condition`.
         challenger_corrupted: the challenger's errors on the same images.
         improve: conditions that the challenger was trained for; None means all of the corrupted ones.
+        metrics: the primary metrics, none of which may be missing; None means those that were measured.
         reuse: how often this test set has decided before.
 
     Raises:
-        InputError: the two sides hold different wells or metrics, or an unknown condition is to be improved.
+        InputError: the two sides hold different wells or metrics, were measured against different truth, or
+            an unknown condition is to be improved.
     """
     settings = settings or GateSettings()
     if challenger.empty:
@@ -159,7 +115,7 @@ def decide(
             "The challenger was measured on no held-out well, so the gate cannot judge it: label a plate."
         )
     if champion is None:
-        return _first(challenger, settings)
+        return _first(challenger, metrics or [], settings)
     pairs = _pairs(champion, challenger, champion_corrupted, challenger_corrupted)
     conditions = [name for name in pairs["condition"].unique() if name != CLEAN]
     meant = list(conditions if improve is None else improve) or [CLEAN]
@@ -168,8 +124,12 @@ def decide(
             f"The gate has no wells of the condition {unknown[0]!r}: measure both there or leave it out."
         )
     alpha = settings.alpha * 0.5**reuse
-    found = _Findings()
-    _check_enough(pairs, settings, reuse, found)
+    found = Findings()
+    check_enough(pairs[pairs["condition"] == CLEAN], settings, found)
+    if not np.isfinite(pairs["challenger"]).all():
+        found.objections.append("the challenger's errors are not all finite")
+    check_metrics(pairs, metrics or [], [CLEAN, *meant], settings, found)
+    check_reuse(reuse, settings, found)
     _judge(pairs, meant, alpha, settings, found)
     if found.objections:
         reason = f"Not promoted: {'; '.join(found.objections)}."
@@ -180,14 +140,12 @@ def decide(
     return Decision(not found.objections, reason, pd.DataFrame(found.rows), tuple(found.warnings), alpha)
 
 
-def _first(challenger: pd.DataFrame, settings: GateSettings) -> Decision:
-    """The rule of a first model: finite and plausible."""
-    found = _Findings()
-    if challenger["plate"].nunique() < settings.min_plates:
-        found.warnings.append(
-            f"The first model was judged on {challenger['plate'].nunique()} plate(s), fewer than "
-            f"{settings.min_plates}."
-        )
+def _first(challenger: pd.DataFrame, metrics: Sequence[str], settings: GateSettings) -> Decision:
+    """The rule of a first model: measured, finite and plausible."""
+    found = Findings()
+    tell_few(challenger, settings, found)
+    for missing in sorted(set(metrics) - set(challenger["metric"])):
+        found.objections.append(f"{missing} could be measured in no held-out well")
     for metric, rows in challenger.groupby("metric", sort=False):
         error = rows["log_error"].abs()
         finite = bool(np.isfinite(error).all())
@@ -236,41 +194,32 @@ def _pairs(
     )
     alone = pairs[pairs["_merge"] != "both"]
     if len(alone):
-        one = alone.iloc[0]
-        side = "champion" if one["_merge"] == "left_only" else "challenger"
+        one, side = alone.iloc[0], "champion" if alone["_merge"].iloc[0] == "left_only" else "challenger"
         raise InputError(
             f"{one['metric']} of plate {one['plate']}, well {one['well']} ({one['condition']}) was measured "
             f"for the {side} only: measure both models on the same wells."
         )
+    _check_truth(*sides)
     pairs["champion"] = pairs["log_error_champion"].abs()
     pairs["challenger"] = pairs["log_error_challenger"].abs()
     pairs["difference"] = pairs["challenger"] - pairs["champion"]
     return pairs.sort_values(_KEY, ignore_index=True)
 
 
-def _check_enough(pairs: pd.DataFrame, settings: GateSettings, reuse: int, found: _Findings) -> None:
-    """Rule 1: enough plates and wells, a test set that is not used up, finite errors."""
-    clean = pairs[pairs["condition"] == CLEAN]
-    n_plates, n_wells = clean["plate"].nunique(), len(clean[["plate", "well"]].drop_duplicates())
-    if n_plates < settings.min_plates or n_wells < settings.min_wells:
-        found.objections.append(
-            f"{n_plates} plate(s) and {n_wells} wells are too few for an automatic promotion "
-            f"(at least {settings.min_plates} and {settings.min_wells}), a person may promote"
+def _check_truth(champion: pd.DataFrame, challenger: pd.DataFrame) -> None:
+    """Errors against different truth are not comparable: a difference may be the truth's, not the model's."""
+    differing = differing_truth(champion, challenger)
+    if len(differing):
+        one = differing.iloc[0]
+        raise InputError(
+            f"The two models were measured against different truth: the true {one['metric']} of plate "
+            f"{one['plate']}, well {one['well']} is {np.exp(one['log_true_first']):.4g} for the champion and "
+            f"{np.exp(one['log_true_second']):.4g} for the challenger. Measure the champion again."
         )
-    if reuse >= settings.max_reuse:
-        found.objections.append(
-            f"the test wells have decided {reuse} times already, a fresh stained plate is needed"
-        )
-    elif reuse:
-        found.warnings.append(
-            f"The test wells have decided {reuse} time(s) before: alpha is {settings.alpha * 0.5**reuse:.4g}."
-        )
-    if not np.isfinite(pairs["challenger"]).all():
-        found.objections.append("the challenger's errors are not all finite")
 
 
 def _judge(
-    pairs: pd.DataFrame, meant: list[str], alpha: float, settings: GateSettings, found: _Findings
+    pairs: pd.DataFrame, meant: list[str], alpha: float, settings: GateSettings, found: Findings
 ) -> None:
     """Fill the table, and object where a rule is broken."""
     deltas, capped = _deltas(pairs[pairs["condition"] == CLEAN], settings)
@@ -278,10 +227,15 @@ def _judge(
         found.warnings.append(
             f"Too few replicate wells of a clone on a plate for {', '.join(capped)}: the margin is its cap."
         )
+    looks = len(pairs.loc[pairs["condition"] != CLEAN, ["plate", "metric", "condition"]].drop_duplicates())
     for (condition, metric), rows in pairs.groupby(["condition", "metric"], sort=False):
         row = _compare(str(metric), str(condition), rows, alpha, settings)
         row["delta"] = delta = deltas[str(metric)]
-        row["verdict"] = _verdict_of(row, delta, settings, found)
+        if condition == CLEAN:
+            row["verdict"] = _verdict_on_clean(row, delta, settings, found)
+        else:
+            harm = _harm_on_a_plate(rows, settings.alpha / looks)
+            row["verdict"] = _verdict_on_corrupted(row, harm, settings, found)
         found.rows.append(row)
     gain = pairs[pairs["condition"].isin(meant)]
     combined = gain.groupby(["plate", "clone", "well"], as_index=False, dropna=False)[
@@ -297,24 +251,63 @@ def _judge(
             f"{settings.min_improvement:.0%} with a bound below 0 is asked for"
         )
     found.rows.append(row)
+    _tell_wells(pairs, settings, found)
+
+
+def _tell_wells(pairs: pd.DataFrame, settings: GateSettings, found: Findings) -> None:
+    """Warn where wells were the units: of the whole comparison, or of a metric on a single plate."""
     if _units(pairs, settings) == "wells":
         found.warnings.append(
             "Wells were the units, so the comparison holds within "
             f"{'this plate' if pairs['plate'].nunique() == 1 else 'these plates'} only."
         )
-
-
-def _verdict_of(row: dict[str, Any], delta: float, settings: GateSettings, found: _Findings) -> str:
-    """The verdict of one metric under one condition, with its objections."""
-    metric, condition = row["metric"], row["condition"]
-    if condition != CLEAN:
-        if row["mean_difference"] <= settings.max_other_deltas * delta:
-            return "not worse"
-        found.objections.append(
-            f"on {condition} {metric} is worse by {row['mean_difference']:.3f} "
-            f"(allowed {settings.max_other_deltas * delta:.3f})"
+        return
+    groups = pairs.groupby(["metric", "condition"], sort=False)
+    alone = dict.fromkeys(str(key[0]) for key, rows in groups if _units(rows, settings) == "wells")
+    if alone:
+        found.warnings.append(
+            f"Wells were the units of {', '.join(alone)}: the comparison holds within one plate only."
         )
-        return "worse"
+
+
+def _harm_on_a_plate(rows: pd.DataFrame, alpha: float) -> tuple[str, float]:
+    """The plate that a challenger harms most surely, and the lower bound of its mean difference.
+
+    Corruption makes errors large: at an error of 0.1 the mean of 8 wells scatters by 0.03, half of what a
+    plate may be worse by. Among many plates and metrics an estimate beyond that is bound to occur.
+    """
+    plates = rows["plate"].to_numpy(dtype=str)
+    bounds = plate_lower_bounds(rows["difference"].to_numpy(dtype=float), plates, alpha)
+    worst = int(np.where(np.isfinite(bounds), bounds, -np.inf).argmax())
+    return str(np.unique(plates)[worst]), float(bounds[worst])
+
+
+def _verdict_on_corrupted(
+    row: dict[str, Any], harm: tuple[str, float], settings: GateSettings, found: Findings
+) -> str:
+    """The verdict of one metric under a corruption, with its objections."""
+    metric, condition = row["metric"], row["condition"]
+    verdict = "not worse"
+    most = settings.max_plate_deltas * row["delta"]
+    plate, bound = harm
+    if row["n_plates"] > 1 and bound > most:
+        verdict = "worse on a plate"
+        found.objections.append(
+            f"on plate {plate} under {condition} {metric} is worse by at least {bound:.3f} "
+            f"(allowed {most:.3f})"
+        )
+    most = settings.max_other_deltas * row["delta"]
+    if not row["mean_difference"] <= most:
+        verdict = "worse"
+        found.objections.append(
+            f"on {condition} {metric} is worse by {row['mean_difference']:.3f} (allowed {most:.3f})"
+        )
+    return verdict
+
+
+def _verdict_on_clean(row: dict[str, Any], delta: float, settings: GateSettings, found: Findings) -> str:
+    """The verdict of one metric on clean wells, with its objections."""
+    metric = row["metric"]
     verdict = "not worse"
     if not row["bound"] < delta:
         verdict = "may be worse"
@@ -347,7 +340,7 @@ def _compare(
             difference, plates, clones, alpha, n_resamples=settings.n_resamples, seed=settings.seed
         )[0]
     old, new, mean = means.mean(axis=0)
-    worst = int(means[:, 2].argmax())
+    worst = int(np.where(np.isfinite(means[:, 2]), means[:, 2], -np.inf).argmax())
     return _row(metric, condition, rows, challenger_error=float(new)) | {
         "champion_error": float(old),
         "mean_difference": float(mean),

@@ -69,8 +69,9 @@ def read_cross_validated(registry: ModelRegistry, organelle: Organelle) -> pd.Da
 
 
 def first_model_verdict(held_out: HeldOut, organelle: Organelle) -> Decision:
-    """Whether the errors on clean wells are finite and plausible."""
-    return decide(None, held_out.errors(organelle.primary_metrics))
+    """Whether every primary metric was measured on clean wells, with finite and plausible errors."""
+    metrics = organelle.primary_metrics
+    return decide(None, held_out.errors(metrics), metrics=metrics)
 
 
 def robustness_table(held_out: HeldOut, organelle: Organelle) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 from upath import UPath
 
 from cellabel.alerts import Alert, AlertLedger, alert_id
-from cellabel.evaluation import Decision, GateSettings, decide
+from cellabel.evaluation import Decision, GateSettings, decide, differing_truth
 from cellabel.evaluation.gate import COMPARISON
 from cellabel.loop.held_out import HeldOut, meant_for, of_another_implementation, read_held_out
 from cellabel.loop.incidents import incidents, record_outcome
@@ -51,7 +51,7 @@ def judge_challenger(
             tell_missing_champion(ledger, registry, organelle)
             return Decision(False, f"Not promoted: there is no champion to compare with. {missing}", _EMPTY)
         new = read_held_out(registry.folder(organelle.name, challenger.version))
-        old = None if champion is None else _champion_on(home, registry, champion, challenger, new)
+        old = None if champion is None else _champion_on(home, registry, organelle, champion, challenger, new)
         with registry.exclusive(organelle.name):
             now = registry.challenger(organelle.name), registry.champion(organelle.name)
             if [one and one.version for one in now] != [
@@ -105,6 +105,7 @@ def _decide(
         champion_corrupted=None if old is None else old.corrupted_errors(metrics, conditions),
         challenger_corrupted=new.corrupted_errors(metrics, conditions),
         improve=[one for one in conditions if one in meant],
+        metrics=metrics,
         reuse=registry.test_set_uses(organelle.name, _test_set(challenger), before=challenger.version),
     )
     if decision.promote and (refusal := beyond_limits(new.errors(metrics), organelle)):
@@ -178,14 +179,24 @@ def _test_set(version: ModelVersion) -> str:
 
 
 def _champion_on(
-    home: Home, registry: ModelRegistry, champion: ModelVersion, challenger: ModelVersion, new: HeldOut
+    home: Home,
+    registry: ModelRegistry,
+    organelle: Organelle,
+    champion: ModelVersion,
+    challenger: ModelVersion,
+    new: HeldOut,
 ) -> HeldOut:
-    """The champion on the challenger's test set and conditions: kept measurements where they suffice."""
+    """The champion on the challenger's test set and conditions: kept measurements where they suffice.
+
+    They do not where the stain has been segmented otherwise since: each model would be held to its own truth.
+    """
     from cellabel.datasets import Dataset
 
     if _test_set(champion) == _test_set(challenger):
         kept = read_held_out(registry.folder(champion.organelle, champion.version))
-        if set(filter(of_another_implementation, new.conditions)) <= set(kept.conditions):
+        complete = set(filter(of_another_implementation, new.conditions)) <= set(kept.conditions)
+        metrics = organelle.primary_metrics
+        if complete and differing_truth(kept.errors(metrics), new.errors(metrics)).empty:
             return kept
     folder = registry.folder(challenger.organelle, challenger.version)
     manifest = read_json(UPath(folder / "dataset.json")) or {}

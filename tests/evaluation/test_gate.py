@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from cellabel import InputError
 from cellabel.evaluation import GateSettings, decide, well_errors
-from cellabel.evaluation._bounds import group_means, stratified_bounds, t_bound, upper_bounds
+from cellabel.evaluation._bounds import (
+    group_means,
+    plate_lower_bounds,
+    stratified_bounds,
+    t_bound,
+    upper_bounds,
+)
 
 METRICS = ("Nuclei_Count", "Nuclei_TotalArea", "Nuclei_TotalIntensity", "Nuclei_MeanIntensity")
 FAST = GateSettings(n_resamples=400)
@@ -171,6 +177,48 @@ def test_one_plate_that_gets_much_worse_is_refused():
     assert not decision.promote and "on plate P05" in decision.reason
 
 
+def robust(seed, *, plates=6, wells=8, other=0.1):
+    """Errors of two models that differ under defocus only, where the second is better."""
+    rng = np.random.default_rng(seed)
+    clean = errors(rng, plates=plates, wells=wells, plate_sd=0.002)
+    sides = [
+        pd.concat(
+            errors(rng, plates=plates, wells=wells, size=size, condition=condition)
+            for condition, size in (("defocus", defocus), ("lamp", other))
+        )
+        for defocus in (0.3, 0.1)
+    ]
+    return clean, clean, *sides
+
+
+def judge_robust(clean, same, old, new):
+    return decide(
+        clean, same, champion_corrupted=old, challenger_corrupted=new, improve=["defocus"], settings=FAST
+    )
+
+
+@pytest.mark.parametrize("condition", ["defocus", "lamp"])
+def test_one_plate_that_gets_much_worse_under_a_corruption_is_refused(condition):
+    clean, same, old, new = robust(3, plates=12)
+    spoilt = ((new["plate"] == "P05") & (new["condition"] == condition)).to_numpy()
+    new.loc[spoilt, "log_error"] = old.loc[spoilt, "log_error"].abs() + 0.4
+    decision = judge_robust(clean, same, old, new)
+    assert not decision.promote
+    assert f"on plate P05 under {condition} Nuclei_Count is worse by at least" in decision.reason
+    verdicts = decision.table.set_index(["condition", "metric"])["verdict"]
+    assert verdicts[condition, "Nuclei_Count"] == "worse on a plate"
+
+
+def test_the_noise_of_small_plates_under_a_corruption_does_not_refuse_a_better_model():
+    decisions = [judge_robust(*robust(seed)) for seed in range(12)]
+    assert all(decision.promote for decision in decisions)
+    beyond = [
+        (table["worst_plate_difference"] > 3 * table["delta"])[table["condition"] == "lamp"].any()
+        for table in (decision.table for decision in decisions)
+    ]
+    assert any(beyond), "estimates beyond the limit occur by noise alone"
+
+
 def test_three_plates_are_too_few_for_an_automatic_promotion():
     rng = np.random.default_rng(4)
     decision = decide(errors(rng, plates=3, wells=12, size=0.2), errors(rng, plates=3, wells=12, size=0.02))
@@ -201,6 +249,76 @@ def test_a_first_model_is_promoted_when_it_is_plausible_and_refused_when_it_is_n
     assert decide(None, errors(rng, plates=1)).promote
     hopeless = decide(None, errors(rng, plates=1, extra=2.0))
     assert not hopeless.promote and "off by a factor of 7" in hopeless.reason
+
+
+def without(table, metric, *, but=()):
+    """The table with a metric on some plates only."""
+    return table[(table["metric"] != metric) | table["plate"].isin(but)]
+
+
+def test_a_first_model_on_a_single_well_is_promoted_with_a_warning_that_counts_wells():
+    one = errors(np.random.default_rng(6), plates=1, wells=2)
+    decision = decide(None, one[one["well"] == "A01"], metrics=METRICS)
+    assert decision.promote
+    (said,) = decision.warnings
+    assert "1 plate(s) and 1 well(s), fewer than the 4 plates and 24 wells" in said
+    (few_wells,) = decide(None, errors(np.random.default_rng(6), plates=4, wells=2)).warnings
+    assert "4 plate(s) and 8 well(s)" in few_wells
+    assert decide(None, errors(np.random.default_rng(6), plates=4, wells=6)).warnings == ()
+
+
+def test_a_first_model_with_a_primary_metric_that_no_well_has_is_refused():
+    new = without(errors(np.random.default_rng(6)), METRICS[2])
+    decision = decide(None, new, metrics=METRICS)
+    assert not decision.promote and f"{METRICS[2]} could be measured in no held-out well" in decision.reason
+    silent = errors(np.random.default_rng(6)).assign(log_error=np.nan)
+    assert not decide(None, silent, metrics=METRICS).promote
+
+
+def test_a_metric_of_a_first_model_on_too_few_wells_is_named_in_a_warning():
+    new = without(errors(np.random.default_rng(6)), METRICS[1], but=["P02"])
+    (said,) = decide(None, new, metrics=METRICS).warnings
+    assert said.startswith(f"{METRICS[1]} of the first model was judged on 1 plate(s) and 8 well(s)")
+
+
+@pytest.mark.parametrize("but", [(), ("P00",), ("P00", "P01", "P02")])
+def test_a_primary_metric_on_too_few_plates_is_no_automatic_promotion_and_named(but):
+    rng = np.random.default_rng(10)
+    old, new = (without(errors(rng, size=size), METRICS[0], but=but) for size in (0.2, 0.02))
+    decision = decide(old, new, metrics=METRICS)
+    counted = f"{METRICS[0]} was measured on {len(but)} plate(s) and {8 * len(but)} well(s)"
+    assert not decision.promote and f"no automatic promotion, because {counted}" in decision.reason
+    assert METRICS[1] not in decision.reason
+
+
+def test_a_primary_metric_that_is_nan_on_most_plates_is_no_automatic_promotion():
+    rng = np.random.default_rng(10)
+    old, new = errors(rng, size=0.2), errors(rng, size=0.02)
+    lost = (old["metric"] == METRICS[0]) & (old["plate"] != "P00")
+    old.loc[lost, "log_error"] = np.nan
+    decision = decide(old, new)
+    assert not decision.promote
+    assert f"{METRICS[0]} was measured on 1 plate(s) and 8 well(s)" in decision.reason
+
+
+def test_a_primary_metric_on_too_few_wells_of_a_condition_to_improve_is_no_automatic_promotion():
+    rng = np.random.default_rng(10)
+    clean = errors(rng, plate_sd=0.002)
+    old, new = (
+        without(errors(rng, size=size, condition="defocus"), METRICS[3], but=["P01"]) for size in (0.3, 0.05)
+    )
+    decision = decide(clean, clean, champion_corrupted=old, challenger_corrupted=new)
+    assert not decision.promote and f"{METRICS[3]} was measured on 1 plate(s)" in decision.reason
+    assert "(defocus;" in decision.reason
+
+
+def test_a_metric_on_a_single_plate_under_lowered_settings_is_told():
+    rng = np.random.default_rng(10)
+    low = GateSettings(min_plates=1, min_wells=8)
+    old, new = (without(errors(rng, size=size), METRICS[0], but=["P00"]) for size in (0.2, 0.02))
+    decision = decide(old, new, settings=low)
+    assert decision.promote
+    assert any(f"Wells were the units of {METRICS[0]}" in warning for warning in decision.warnings)
 
 
 def test_each_use_of_the_test_wells_halves_alpha_and_five_uses_exhaust_them():
@@ -234,6 +352,25 @@ def test_different_wells_on_the_two_sides_are_refused_by_name():
         InputError, match=r"plate P00, well A01 \(clean\) was measured for the challenger only"
     ):
         decide(old.iloc[4:], new)
+
+
+def test_errors_against_different_truth_are_not_compared():
+    rng = np.random.default_rng(9)
+    old, new = errors(rng, size=0.2), errors(rng, size=0.02)
+    moved = old.copy()
+    moved.loc[(old["plate"] == "P03") & (old["well"] == "A02"), "log_true"] += 0.01
+    with pytest.raises(InputError, match=r"plate P03, well A02 .*Measure the champion again"):
+        decide(moved, new)
+    assert decide(old.assign(log_true=old["log_true"] + 1e-7), new).promote, "rounding is no other truth"
+
+
+def test_corrupted_wells_against_different_truth_are_not_compared():
+    rng = np.random.default_rng(9)
+    clean = errors(rng, plate_sd=0.002)
+    old, new = (errors(rng, size=size, condition="defocus") for size in (0.3, 0.05))
+    other = old.assign(log_true=old["log_true"] + 3)
+    with pytest.raises(InputError, match="different truth"):
+        decide(clean, clean, champion_corrupted=other, challenger_corrupted=new)
 
 
 def test_an_unknown_condition_to_improve_is_refused():
@@ -352,3 +489,16 @@ def test_plates_weigh_the_same_whatever_their_number_of_wells():
     labels = np.array(["big"] * 90 + ["small"] * 10)
     assert group_means(values, labels).mean() == 0.5
     assert stratified_bounds(values, labels, 0.05)[0] == 0.5
+
+
+def test_the_lower_bound_of_a_plate_lies_above_its_mean_once_in_twenty():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 8).astype(str)
+    effects = np.repeat(rng.normal(size=6), 8)
+    bounds = [plate_lower_bounds(effects + rng.normal(size=48), labels, 0.05) for _ in range(1000)]
+    assert np.mean(bounds > effects[::8]) == pytest.approx(0.05, abs=0.01)
+
+
+def test_plates_of_a_single_well_have_no_noise_to_allow_for():
+    values, labels = np.array([0.1, 0.4, np.nan]), np.array(["a", "b", "b"])
+    np.testing.assert_allclose(plate_lower_bounds(values, labels, 0.05), [0.1, 0.4])

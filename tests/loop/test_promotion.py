@@ -164,6 +164,23 @@ def test_a_champion_that_appears_while_the_wells_are_measured_is_compared_with(
     assert registry.champion("nuclei").version == 2
 
 
+def test_a_champion_whose_stain_was_measured_otherwise_is_measured_again(enter, judge, monkeypatch):
+    with monkeypatch.context() as formerly:
+        formerly.setitem(globals(), "TRUTH", 1.1 * TRUTH)
+        enter()
+    judge()
+    again = []
+
+    def measured_again(home, model, dataset, **_):
+        again.append(model)
+        return HeldOut(measured({name: 0.5 for name in CONDITIONS} | {CLEAN: 0.02}), pd.DataFrame())
+
+    monkeypatch.setattr("cellabel.loop.promotion.judge", measured_again)
+    monkeypatch.setattr("cellabel.datasets.Dataset.from_manifest", lambda *_: None)
+    enter(clean=0.001)
+    assert judge().promote and len(again) == 1
+
+
 @pytest.mark.parametrize("fault", ["corrupted", "incomplete", "half logged"])
 def test_a_challenger_whose_files_are_not_whole_is_refused_and_the_champion_stays(
     enter, judge, registry, fault
