@@ -534,28 +534,38 @@ def test_a_challenger_that_is_worse_on_clean_wells_loses_and_the_incident_hears_
     assert retraining()["outcome"] == "lost"
 
 
-def bare(folder, seed):
-    """A folder with an untrained model and nothing that was measured of it."""
+def seeing():
+    """An untrained model that is bright where the light is dark: it happens to find nuclei."""
+    model = untrained(3)
+    *_, weight, bias = model.network.parameters()
+    with torch.no_grad():
+        weight.neg_()
+        bias.neg_()
+    return model
+
+
+def bare(folder, model):
+    """A folder with a model and nothing that was measured of it."""
     folder.mkdir()
-    save_model(untrained(seed), folder)
+    save_model(model, folder)
     (folder / "metrics.json").write_text("{}")
     return folder
 
 
 def test_a_champion_of_other_test_wells_is_measured_on_those_of_the_challenger(labelled, registry, tmp_path):
     dataset = build_current_dataset(labelled, NUCLEI)
-    registry.register(bare(tmp_path / "one", 1), "nuclei", tags={"test_set": "other wells"})
+    registry.register(bare(tmp_path / "one", seeing()), "nuclei", tags={"test_set": "other wells"})
     champion = registry.promote("nuclei", 1, reason="first")
-    folder = bare(tmp_path / "two", 2)
+    folder = bare(tmp_path / "two", untrained(2))
     write_json(UPath(folder / "dataset.json"), dataset.manifest())
     new = judge_model(labelled, untrained(2), dataset, test_only=True)
     new.keep(folder)
     challenger = registry.register(folder, "nuclei", tags={"test_set": held_out_hash(dataset.test)})
     found = _champion_on(labelled, registry, champion, challenger, new)
-    expected = judge_model(labelled, untrained(1), dataset, test_only=True)
+    expected = judge_model(labelled, seeing(), dataset, test_only=True)
     pd.testing.assert_frame_equal(found.measured, expected.measured)
-    assert found.conditions == new.conditions and len(found.conditions) > 2
-    assert not np.allclose(found.embeddings["e000"], new.embeddings["e000"])
+    assert found.wells("predicted")["Nuclei_Count"].gt(0).all() and len(found.conditions) > 2
+    assert found.conditions == new.conditions
 
 
 def test_the_old_champion_measures_control_wells_as_it_did_when_it_was_champion(home, registry, tmp_path):
@@ -563,7 +573,7 @@ def test_the_old_champion_measures_control_wells_as_it_did_when_it_was_champion(
     plan = (folder / "plate_plan.csv").read_text()
     (folder / "plate_plan.csv").write_text(plan.replace(",sample,", ",parental,", 2))
     plate = take_in(home, "P1", folder).plate
-    version = registry.register(bare(tmp_path / "one", 1), "nuclei")
+    version = registry.register(bare(tmp_path / "one", seeing()), "nuclei")
     store_prediction(home, plate, registry.load("nuclei", 1), 1)
     measure_prediction(home, "P1", NUCLEI)
     controls = _controls(home.tables.read("versions", "nuclei", "v1", "P1"), ["parental"])
@@ -572,7 +582,7 @@ def test_the_old_champion_measures_control_wells_as_it_did_when_it_was_champion(
     same = ["Metadata_Role", "Metadata_Clone"]
     assert found[same].to_numpy().tolist() == controls[same].to_numpy().tolist()
     for metric in NUCLEI.primary_metrics:
-        assert controls[metric].notna().all(), "nothing would be compared"
+        assert controls[metric].gt(0).all(), "nothing would be compared"
         np.testing.assert_allclose(found[metric].astype(float), controls[metric].astype(float), rtol=1e-3)
 
 
