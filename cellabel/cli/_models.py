@@ -212,15 +212,21 @@ def export(
 def _by_gate(registry: ModelRegistry, recipe: Organelle, dry_run: bool) -> dict[str, Any]:
     from cellabel.alerts import AlertLedger
     from cellabel.loop import judge_challenger
+    from cellabel.registry import Standing
     from cellabel.stores import open_home
 
     home, challenger = open_home(), registry.challenger(recipe.name)
     if challenger is None:
         raise InputError(f"{recipe.name} has no challenger: train one by cellabel train {recipe.name}.")
-    if "gate_reason" in challenger.tags:
+    if challenger.standing is Standing.CHAMPION:
+        if not dry_run:
+            registry.adopt_champion(recipe.name)
+        return {"promoted": True, "version": challenger.version, "reason": "it already is the champion"}
+    if not challenger.standing.may_be_judged:
+        said = "rollback_reason" if challenger.standing is Standing.ROLLED_BACK else "gate_reason"
         raise InputError(
-            f"Version {challenger.version} of {recipe.name} was refused already "
-            f"({challenger.tags['gate_reason']}): train another, or promote it with --version and --reason."
+            f"Version {challenger.version} of {recipe.name} was {challenger.standing} already "
+            f"({challenger.tags[said]}): train another, or promote it with --version and --reason."
         )
     measured_in_training(registry, recipe.name, challenger.version)
     ledger = AlertLedger(str(home.alerts))

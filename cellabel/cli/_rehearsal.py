@@ -33,6 +33,9 @@ class _Rehearsal(ModelRegistry):
     def promote(self, organelle: str, version: int | str, **_: Any) -> ModelVersion:
         return self.version(organelle, version)
 
+    def adopt_champion(self, organelle: str) -> ModelVersion | None:
+        return None
+
     def record_verdict(self, organelle: str, version: int, **_: Any) -> None:
         return None
 

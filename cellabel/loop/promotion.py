@@ -17,7 +17,7 @@ from cellabel.loop.limits import beyond_limits
 from cellabel.loop.training import judge
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
-from cellabel.registry import ModelRegistry, ModelVersion
+from cellabel.registry import ModelRegistry, ModelVersion, Standing
 from cellabel.stores import Home, read_json
 
 __all__ = ["judge_challenger", "kind_withstood", "tell_missing_champion"]
@@ -31,7 +31,9 @@ def judge_challenger(
     Both models' errors are on the same wells and the same corrupted images. Measuring may take minutes and
     needs no lock; deciding, recording and promoting are one step under the registry's lock, and when another
     process has moved an alias meanwhile, all is looked at again. The verdict is kept with the version, told
-    as an alert, and recorded with the drift incident that asked for the challenger.
+    as an alert, and recorded with the drift incident that asked for the challenger. A challenger that was
+    accepted but not promoted, as by a run that was killed, is judged again: its acceptance holds only against
+    the champion of that time. One that a person has made champion meanwhile is not judged.
 
     Returns:
         The gate's decision; None where no challenger waits.
@@ -40,12 +42,12 @@ def judge_challenger(
         InputError: a version has vanished, was half logged or is corrupted; the champion stays as it was.
     """
     while True:
-        challenger, champion = registry.challenger(organelle.name), registry.champion(organelle.name)
-        if challenger is None or challenger.tags.get("gate_promote") == "false":
-            for judged in (challenger, champion):  # by a run that was killed before it could tell
-                if judged is not None and "gate_reason" in judged.tags:
-                    promoted = judged.tags["gate_promote"] == "true"
-                    _tell(home, ledger, judged, promoted, judged.tags["gate_reason"])
+        # the challenger last: an alias that moves in between is seen in its standing
+        champion, challenger = registry.champion(organelle.name), registry.challenger(organelle.name)
+        if challenger is None or not challenger.standing.may_be_judged:
+            if challenger is not None and challenger.standing is Standing.CHAMPION:
+                registry.adopt_champion(organelle.name)
+            _tell_late(home, ledger, challenger, champion)
             return None
         if champion is None and (missing := registry.missing_champion(organelle.name)):
             tell_missing_champion(ledger, registry, organelle)
@@ -145,6 +147,14 @@ def tell_missing_champion(ledger: AlertLedger, registry: ModelRegistry, organell
             )
         )
     return sentence
+
+
+def _tell_late(home: Home, ledger: AlertLedger, *versions: ModelVersion | None) -> None:
+    """The verdicts of a run that was killed before it could tell them."""
+    for one in versions:
+        if one is None or "gate_reason" not in one.tags or one.standing is Standing.ROLLED_BACK:
+            continue
+        _tell(home, ledger, one, one.tags["gate_promote"] == "true", one.tags["gate_reason"])
 
 
 def _tell(home: Home, ledger: AlertLedger, version: ModelVersion, promoted: bool, reason: str) -> None:

@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 from cellabel.alerts import Alert, AlertLedger, alert_id
+from cellabel.errors import InputError
 from cellabel.loop.training import drifted_plates
 from cellabel.measurement import measure_field, measure_well
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
 from cellabel.prediction import predict_stain, segment_prediction
-from cellabel.registry import ModelRegistry, ModelVersion
+from cellabel.registry import RETURNED_FROM, ModelRegistry, ModelVersion
 from cellabel.stores import Home
 
 __all__ = ["Trial", "control_chart", "watch_new_champion"]
@@ -30,6 +31,10 @@ LEAST_FREEDOM = 5
 """Degrees of freedom below which a chart says nothing."""
 
 SHADOWED = "shadowed_plates"
+"""Tag of a version: the plates on which it was judged."""
+
+LEFT_CHART = "left_chart_on"
+"""Tag of a version: the plate for which its trial rolls it back, written before that is done."""
 
 
 @dataclass(frozen=True)
@@ -59,40 +64,62 @@ _NOTHING = pd.DataFrame(
 )
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """The champion on trial and the version that shadows it."""
+
+    home: Home
+    registry: ModelRegistry
+    organelle: Organelle
+    champion: ModelVersion
+    predecessor: ModelVersion
+
+    def measured(self, version: ModelVersion, plate_id: str) -> pd.DataFrame:
+        """The control wells of a plate, as a version measured them when it was champion."""
+        table = self.home.tables.read("versions", self.organelle.name, f"v{version.version}", plate_id)
+        return _controls(table, self.home.settings.promotion.control_roles)
+
+
 def watch_new_champion(
     home: Home, registry: ModelRegistry, ledger: AlertLedger, organelle: Organelle
 ) -> Trial:
     """Judge the control wells of the first plates after the promotion, as many as the settings say.
 
     Plates that the old champion had predicted before are the history, newer ones are judged, each once.
-    Whatever is done may be repeated.
+    Whatever is done may be repeated, and what a killed run has left is finished: a plate that rolls the
+    champion back counts as judged once that is done and told.
     """
-    settings = home.settings.promotion
     champion, predecessor = registry.champion(organelle.name), registry.previous_champion(organelle.name)
+    if champion is not None:
+        _finish_rollback(registry, ledger, champion)
     if champion is None or predecessor is None or not _on_trial(champion, predecessor):
         return Trial(0, 0, (), False, "no new champion is on trial", _NOTHING)
+    return _watch(_Pair(home, registry, organelle, champion, predecessor), ledger)
+
+
+def _watch(pair: _Pair, ledger: AlertLedger) -> Trial:
+    champion, predecessor = pair.champion, pair.predecessor
+    most = pair.home.settings.promotion.shadowed_plates
     done = champion.tags.get(SHADOWED, "").split()
-    history, new = _plates(home, organelle, champion, predecessor)
+    history, new = _plates(pair)
     tables: list[pd.DataFrame] = []
     waiting = ""
     for plate_id in [plate for plate in new if plate not in done]:
-        if len(done) >= settings.shadowed_plates:
+        if len(done) >= most:
             break
-        table = _judge(home, registry, organelle, plate_id, champion, predecessor, history)
+        table = _judge(pair, plate_id, history)
         if table is None:
             waiting = f"; {plate_id} has no control wells"
         elif not (table["verdict"] != "no chart").any():
             waiting = f"; the charts of {plate_id} have too few control wells on earlier plates"
+        elif guilty := _guilty(table, champion, predecessor):
+            return _roll_back(pair, ledger, plate_id, guilty, table)
         else:
             done.append(plate_id)
             tables.append(table)
-            registry.annotate(organelle.name, champion.version, **{SHADOWED: " ".join(done)})
-            if guilty := _guilty(table, champion, predecessor):
-                return _roll_back(
-                    registry, ledger, organelle, champion, predecessor, done, plate_id, guilty, table
-                )
+            pair.registry.annotate(pair.organelle.name, champion.version, **{SHADOWED: " ".join(done)})
     sentence = (
-        f"version {champion.version} holds on {len(done)} of {settings.shadowed_plates} plates beside "
+        f"version {champion.version} holds on {len(done)} of {most} plates beside "
         f"version {predecessor.version}{waiting}"
     )
     found = pd.concat(tables, ignore_index=True) if tables else _NOTHING
@@ -148,44 +175,32 @@ def _logs(wells: pd.DataFrame, key: list[str], metric: str) -> pd.DataFrame:
 
 def _on_trial(champion: ModelVersion, predecessor: ModelVersion) -> bool:
     """Whether it replaced the predecessor, rather than came back after it."""
-    replaced = champion.tags.get("predecessor") == str(predecessor.version)
-    return replaced and champion.tags.get("promoted_at", "") > champion.tags.get("rolled_back_at", "")
+    return champion.tags.get("predecessor") == str(predecessor.version)
 
 
-def _plates(
-    home: Home, organelle: Organelle, champion: ModelVersion, predecessor: ModelVersion
-) -> tuple[list[str], list[str]]:
+def _plates(pair: _Pair) -> tuple[list[str], list[str]]:
     """Plates that both measured, and those that only the new champion did, without drifted ones."""
-    names = {
-        version.version: set(home.tables.names("versions", organelle.name, f"v{version.version}"))
-        for version in (champion, predecessor)
-    }
-    drifted = drifted_plates(home)
-    both = names[champion.version] & names[predecessor.version] - drifted
-    alone = names[champion.version] - names[predecessor.version] - drifted
-    acquired = {plate: str((home.plates.record(plate) or {}).get("acquired_at", "")) for plate in alone}
-    return sorted(both), sorted(alone, key=lambda plate: (acquired[plate], plate))
+    tables, name = pair.home.tables, pair.organelle.name
+    new, old = (
+        set(tables.names("versions", name, f"v{one.version}")) for one in (pair.champion, pair.predecessor)
+    )
+    drifted = drifted_plates(pair.home)
+    alone = new - old - drifted
+    acquired = {plate: str((pair.home.plates.record(plate) or {}).get("acquired_at", "")) for plate in alone}
+    return sorted(new & old - drifted), sorted(alone, key=lambda plate: (acquired[plate], plate))
 
 
-def _judge(
-    home: Home,
-    registry: ModelRegistry,
-    organelle: Organelle,
-    plate_id: str,
-    champion: ModelVersion,
-    predecessor: ModelVersion,
-    history: Sequence[str],
-) -> pd.DataFrame | None:
+def _judge(pair: _Pair, plate_id: str, history: Sequence[str]) -> pd.DataFrame | None:
     """Both models' charts of one plate; None where the plate has no control wells."""
-    roles, limit = home.settings.promotion.control_roles, home.settings.promotion.control_sds
-    new = _controls(home.tables.read("versions", organelle.name, f"v{champion.version}", plate_id), roles)
+    home, organelle, champion = pair.home, pair.organelle, pair.champion
+    limit = home.settings.promotion.control_sds
+    new = pair.measured(champion, plate_id)
     if new.empty:
         return None
+    shadowed = _shadow(home, pair.registry, organelle, plate_id, pair.predecessor, new)
     parts = []
-    for version in (champion, predecessor):
-        place = ("versions", organelle.name, f"v{version.version}")
-        past = [_controls(home.tables.read(*place, plate), roles) for plate in history]
-        now = new if version is champion else _shadow(home, registry, organelle, plate_id, version, new)
+    for version, now in ((champion, new), (pair.predecessor, shadowed)):
+        past = [pair.measured(version, plate) for plate in history]
         chart = control_chart(pd.concat([new.iloc[:0], *past]), now, organelle.primary_metrics, limit=limit)
         parts.append(chart.assign(plate=plate_id, version=version.version))
     table = pd.concat(parts, ignore_index=True)[list(_NOTHING.columns)]
@@ -232,36 +247,46 @@ def _guilty(table: pd.DataFrame, champion: ModelVersion, predecessor: ModelVersi
 
 
 def _roll_back(
-    registry: ModelRegistry,
-    ledger: AlertLedger,
-    organelle: Organelle,
-    champion: ModelVersion,
-    predecessor: ModelVersion,
-    done: Sequence[str],
-    plate_id: str,
-    guilty: Sequence[str],
-    table: pd.DataFrame,
+    pair: _Pair, ledger: AlertLedger, plate_id: str, guilty: Sequence[str], table: pd.DataFrame
 ) -> Trial:
-    rows = table[(table["version"] == champion.version) & table["metric"].isin(guilty)]
+    """Make the old champion champion again, then tell of it; unless somebody chose another one meanwhile."""
+    registry, name, number = pair.registry, pair.organelle.name, pair.champion.version
+    rows = table[(table["version"] == number) & table["metric"].isin(guilty)]
     said = ", ".join(f"{row.metric} {row.deviation:+.1f} SD" for row in rows.itertuples())
     reason = (
-        f"the control wells of {plate_id} left version {champion.version}'s chart ({said}) but not version "
-        f"{predecessor.version}'s"
+        f"the control wells of {plate_id} left version {number}'s chart ({said}) but not version "
+        f"{pair.predecessor.version}'s"
     )
-    with registry.exclusive(organelle.name):
-        now = registry.champion(organelle.name)
-        if now is not None and now.version == champion.version:  # else somebody moved the alias meanwhile
-            registry.rollback(organelle.name, reason=reason)
+    registry.annotate(name, number, **{LEFT_CHART: plate_id})
+    with registry.exclusive(name):
+        now = registry.champion(name)
+        if now is None or now.version != number:
+            return Trial(0, 0, (), False, f"version {number} is not the champion any more", table)
+        back = registry.rollback(name, reason=reason)
+    _finish_rollback(registry, ledger, back)
+    done = registry.version(name, number).tags[SHADOWED].split()
+    return Trial(number, back.version, tuple(done), True, f"rolled back: {reason}", table)
+
+
+def _finish_rollback(registry: ModelRegistry, ledger: AlertLedger, back: ModelVersion) -> None:
+    """Tell, once, of the trial after which a champion came back, and mark its plate as judged."""
+    try:
+        left = registry.version(back.organelle, back.tags[RETURNED_FROM])
+    except (KeyError, InputError):  # it did not come back, or what it replaces was deleted
+        return
+    plate_id, done = left.tags.get(LEFT_CHART), left.tags.get(SHADOWED, "").split()
+    if plate_id is None or plate_id in done or not left.was_rolled_back:
+        return
     ledger.write(
         Alert(
-            id=alert_id("promotion", organelle.name, champion.version, "rolled back", plate_id),
+            id=alert_id("promotion", left.organelle, left.version, "rolled back", plate_id),
             kind="promotion",
-            title=f"{organelle.name} version {champion.version} was rolled back to {predecessor.version}",
-            body=f"Rolled back: {reason}.",
+            title=f"{left.organelle} version {left.version} was rolled back to {back.version}",
+            body=f"Rolled back: {left.tags['rollback_reason']}.",
             severity="error",
             plate=plate_id,
-            organelle=organelle.name,
-            data={"version": champion.version, "promoted": False, "incident": "", "rolled_back": True},
+            organelle=left.organelle,
+            data={"version": left.version, "promoted": False, "incident": "", "rolled_back": True},
         )
     )
-    return Trial(champion.version, predecessor.version, tuple(done), True, f"rolled back: {reason}", table)
+    registry.annotate(left.organelle, left.version, **{SHADOWED: " ".join([*done, plate_id])})

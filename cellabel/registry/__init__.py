@@ -9,15 +9,25 @@ from cellabel.registry._card import model_card
 from cellabel.registry._logger import training_logger
 from cellabel.registry._provenance import CHANGED, environment, git_commit
 from cellabel.registry._registry import ModelRegistry
-from cellabel.registry._versions import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION, ModelVersion, model_name
+from cellabel.registry._succession import RETURNED_FROM
+from cellabel.registry._versions import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS_CHAMPION,
+    ModelVersion,
+    Standing,
+    model_name,
+)
 
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "CHANGED",
     "PREVIOUS_CHAMPION",
+    "RETURNED_FROM",
     "ModelRegistry",
     "ModelVersion",
+    "Standing",
     "environment",
     "git_commit",
     "model_card",

@@ -1,4 +1,7 @@
-"""Reading and writing MLflow's model registry, in this room's own words."""
+"""Reading and writing MLflow's model registry, in this room's own words.
+
+Nothing is written by a holder of a server's lease that has run out.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any, TypeVar
 from cellabel.registry import _files
 from cellabel.registry._card import LONGEST, Report, model_card
 from cellabel.registry._connection import Connection
+from cellabel.registry._lease import confirm
 from cellabel.registry._transfer import HISTORY, Logged, TrainedFolder
 from cellabel.registry._versions import ModelVersion
 
@@ -34,6 +38,7 @@ class Catalogue:
 
     def tag_model(self, name: str, **tags: str) -> None:
         """Write tags of a registered model as a whole."""
+        confirm(name)
         for key, value in tags.items():
             self._connection.client.set_registered_model_tag(name, key, value)
 
@@ -63,6 +68,7 @@ class Catalogue:
 
     def create(self, name: str, logged: Logged, trained: TrainedFolder) -> ModelVersion:
         """Register logged files as a new version."""
+        confirm(name)
         client = self._connection.client
         if _or_none(lambda: client.get_registered_model(name)) is None:
             client.create_registered_model(name)
@@ -90,19 +96,23 @@ class Catalogue:
 
     def tag(self, name: str, number: int, **tags: str) -> None:
         """Write tags of a version."""
+        confirm(name)
         for key, value in tags.items():
             self._connection.client.set_model_version_tag(name, str(number), key, value)
 
     def describe(self, name: str, number: int, text: str) -> None:
         """Write the description that MLflow shows on a version's page, Markdown."""
+        confirm(name)
         self._connection.client.update_model_version(name, str(number), description=text)
 
     def set_alias(self, name: str, alias: str, number: int) -> None:
         """Point an alias to a version."""
+        confirm(name)
         self._connection.client.set_registered_model_alias(name, alias, str(number))
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Take an alias away."""
+        confirm(name)
         self._connection.client.delete_registered_model_alias(name, alias)
 
     def model_status(self, version: ModelVersion) -> str:

@@ -160,7 +160,9 @@ class ModelRegistry:
             return self.version(organelle, chosen.version)
 
     def rollback(self, organelle: str, *, reason: str) -> ModelVersion:
-        """Return to the previous champion; what that one had replaced, if anything, is then the previous one.
+        """Return to the previous champion; the champion before that one, if any, is then the previous one.
+
+        The version that leaves is returned to by no later rollback, unless it is promoted again.
 
         Raises:
             InputError: there is no previous champion, or it cannot be loaded any more.
@@ -178,6 +180,8 @@ class ModelRegistry:
 
     def adopt_champion(self, organelle: str) -> ModelVersion | None:
         """Write down a champion that a person set in MLflow's page; what it replaced is the previous one.
+
+        A challenger that is champion already is no challenger any more.
 
         Returns:
             The champion, if its alias had been moved elsewhere since this software last looked; else None.

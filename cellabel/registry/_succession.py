@@ -9,7 +9,13 @@ from cellabel.registry._catalogue import Catalogue, as_number
 from cellabel.registry._versions import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION, ModelVersion
 
 RECORDED = "champion_record"
-"""Tag of the registered model: the champion that this software last made or followed."""
+"""Tag of the registered model: the champions that this software made or followed, oldest first, each once.
+
+The last is the one of now. A version that was rolled back is not among them.
+"""
+
+RETURNED_FROM = "returned_from"
+"""Tag of a version: the one whose rollback made it champion again."""
 
 _USES = "gate_uses."
 
@@ -41,20 +47,18 @@ class Succession:
                 self._catalogue.set_alias(name, PREVIOUS_CHAMPION, old)
             self._catalogue.tag(name, chosen.version, promotion_reason=reason, promoted_at=now())
             self._catalogue.set_alias(name, CHAMPION, chosen.version)
-        self._settle(name, chosen.version)
+        self._settle(name, chosen.version, self.order(name))
 
     def rollback(self, back: ModelVersion, bad: ModelVersion | None, *, reason: str) -> None:
-        """Return to `back`; what that one had replaced, if anything, is then the previous one."""
+        """Return to `back`; the previous one is then the champion before that, never the one that leaves."""
         name = back.name
+        left = self.recorded(name) if bad is None else bad.version
         if bad is not None:
             self._catalogue.tag(name, bad.version, rollback_reason=reason, rolled_back_at=now())
+        if left is not None:
+            self._catalogue.tag(name, back.version, **{RETURNED_FROM: str(left)})
         self._catalogue.set_alias(name, CHAMPION, back.version)
-        before = as_number(back.tags.get("predecessor", ""))
-        if before is not None and self._catalogue.find(name, before) is not None:
-            self._catalogue.set_alias(name, PREVIOUS_CHAMPION, before)
-        else:
-            self._catalogue.delete_alias(name, PREVIOUS_CHAMPION)
-        self._settle(name, back.version)
+        self._step_back(name, back.version, left)
 
     def adopt(self, champion: ModelVersion) -> bool:
         """Write down a champion that was set elsewhere, by a person in MLflow's page.
@@ -64,20 +68,29 @@ class Succession:
         """
         name, recorded = champion.name, self.recorded(champion.name)
         if recorded == champion.version:
+            self._settle(name, champion.version, self.order(name))
             return False
-        if recorded is not None and self._catalogue.find(name, recorded) is not None:
+        before = None if recorded is None else self._catalogue.find(name, recorded)
+        if before is not None and before.was_rolled_back and _returned(champion, before):
+            self._step_back(name, champion.version, recorded)  # a rollback died before it was written down
+            return False
+        if before is not None:
             self._catalogue.tag(name, champion.version, predecessor=str(recorded))
-            self._catalogue.set_alias(name, PREVIOUS_CHAMPION, recorded)
-        stepped_back = champion.tags.get("rolled_back_at", "") >= champion.tags.get("promoted_at", "")
-        if "promoted_at" not in champion.tags or stepped_back:
+            self._catalogue.set_alias(name, PREVIOUS_CHAMPION, before.version)
+        if "promoted_at" not in champion.tags or champion.was_rolled_back:
             reason = "the alias was moved in MLflow by a person"
             self._catalogue.tag(name, champion.version, promotion_reason=reason, promoted_at=now())
-        self._settle(name, champion.version)
+        self._settle(name, champion.version, self.order(name))
         return True
 
     def recorded(self, name: str) -> int | None:
         """The champion that this software last made or followed."""
-        return as_number(self._catalogue.model_tags(name).get(RECORDED, ""))
+        return next(reversed(self.order(name)), None)
+
+    def order(self, name: str) -> list[int]:
+        """The champions that a rollback may return to, oldest first, and the recorded one at the end."""
+        numbers = map(as_number, self._catalogue.model_tags(name).get(RECORDED, "").split())
+        return [number for number in numbers if number is not None]
 
     def missing(self, name: str) -> str:
         """Why a model that had a champion has none, or ""."""
@@ -105,13 +118,26 @@ class Succession:
         """The versions that a test set has decided about."""
         return {int(number) for number in self._catalogue.model_tags(name).get(_USES + test_set, "").split()}
 
-    def _settle(self, name: str, champion: int) -> None:
-        """The record, and no challenger that is champion already."""
+    def _step_back(self, name: str, champion: int, left: int | None) -> None:
+        """End the order with the champion that came back; what precedes it there is the previous one."""
+        order = [one for one in self.order(name) if one != left]
+        order = order[: order.index(champion)] if champion in order else order
+        order = [one for one in order if self._catalogue.find(name, one) is not None]
+        if order:
+            self._catalogue.set_alias(name, PREVIOUS_CHAMPION, order[-1])
+        else:
+            self._catalogue.delete_alias(name, PREVIOUS_CHAMPION)
+        self._settle(name, champion, order)
+
+    def _settle(self, name: str, champion: int, order: list[int]) -> None:
+        """Record the order, ending in the previous champion and this one; it is no challenger any more."""
         aliases = self._catalogue.aliases(name)
         if aliases.get(CHALLENGER) == champion:
             self._catalogue.delete_alias(name, CHALLENGER)
-        if self.recorded(name) != champion:
-            self._catalogue.tag_model(name, **{RECORDED: str(champion)})
+        last = [one for one in (aliases.get(PREVIOUS_CHAMPION), champion) if one is not None]
+        order = list(dict.fromkeys([*(one for one in order if one not in last), *last]))
+        if self.order(name) != order:
+            self._catalogue.tag_model(name, **{RECORDED: " ".join(map(str, order))})
 
 
 def now() -> str:
@@ -121,3 +147,7 @@ def now() -> str:
 
 def _said(number: int | None) -> str:
     return f"version {number}" if number else "none"
+
+
+def _returned(champion: ModelVersion, left: ModelVersion) -> bool:
+    return champion.tags.get(RETURNED_FROM) == str(left.version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 
 from cellabel.organelles import organelle as recipe
@@ -21,6 +22,25 @@ def model_name(organelle: str) -> str:
         InputError: there is no such recipe.
     """
     return f"cellabel-{recipe(organelle).name}"
+
+
+class Standing(StrEnum):
+    """How far a version has come.
+
+    An accepted one passed the gate and is not champion: its promotion is still to be made, or it was champion
+    once and gave way to a better one.
+    """
+
+    UNJUDGED = "unjudged"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    ROLLED_BACK = "rolled back"
+    CHAMPION = "champion"
+
+    @property
+    def may_be_judged(self) -> bool:
+        """Whether the gate is still to decide: an acceptance holds only against the champion of its time."""
+        return self in (Standing.UNJUDGED, Standing.ACCEPTED)
 
 
 @dataclass(frozen=True)
@@ -52,3 +72,19 @@ class ModelVersion:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
         object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
+
+    @property
+    def standing(self) -> Standing:
+        """What its aliases and the gate's verdict make of it."""
+        if CHAMPION in self.aliases:
+            return Standing.CHAMPION
+        if self.was_rolled_back:
+            return Standing.ROLLED_BACK
+        verdicts = {"true": Standing.ACCEPTED, "false": Standing.REFUSED}
+        return verdicts.get(self.tags.get("gate_promote", ""), Standing.UNJUDGED)
+
+    @property
+    def was_rolled_back(self) -> bool:
+        """Whether it was rolled back after it had last been promoted."""
+        tags = self.tags
+        return "rolled_back_at" in tags and tags["rolled_back_at"] >= tags.get("promoted_at", "")

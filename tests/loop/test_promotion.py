@@ -216,6 +216,67 @@ def test_without_its_champion_a_challenger_is_not_taken_for_a_first_model(enter,
     assert tell_missing_champion(ledger, registry, NUCLEI) == ""
 
 
+def move_alias(registry, alias, version):
+    """What a person does in MLflow's page."""
+    registry._connection.client.set_registered_model_alias("cellabel-nuclei", alias, str(version))
+
+
+@pytest.fixture
+def by_command(home, registry, tmp_path, monkeypatch):
+    """`cellabel models promote nuclei`, without what follows from it."""
+    from cellabel.cli._models import _by_gate
+
+    monkeypatch.setenv("CELLABEL_HOME", str(tmp_path / "home"))
+    return lambda dry_run=False: _by_gate(registry, NUCLEI, dry_run)
+
+
+@pytest.mark.parametrize("moved", ["champion", "challenger"])
+def test_a_champion_is_not_judged_against_itself(enter, judge, registry, ledger, by_command, moved):
+    enter()
+    judge()
+    told = len(ledger.alerts())
+    enter(clean=0.001)
+    number = 2 if moved == "champion" else 1
+    move_alias(registry, moved, number)
+    known = dict(registry.champion("nuclei").tags)
+    assert by_command(dry_run=True) == by_command() | {"reason": "it already is the champion"}
+    move_alias(registry, moved, number)
+    move_alias(registry, "challenger", number)
+    assert judge() is None and registry.challenger("nuclei") is None
+    assert registry.champion("nuclei").version == number and len(ledger.alerts()) == told
+    tags = registry.champion("nuclei").tags
+    assert tags.get("gate_reason") == known.get("gate_reason")
+
+
+@pytest.mark.parametrize("who", ["loop", "command"])
+def test_a_version_that_was_accepted_and_not_promoted_is_promoted_by_the_next_call(
+    enter, judge, registry, by_command, monkeypatch, who
+):
+    enter()
+    judge()
+    enter(clean=0.001)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(ModelRegistry, "promote", die)
+        judge()
+    assert registry.challenger("nuclei").tags["gate_promote"] == "true"
+    assert by_command()["promoted"] if who == "command" else judge().promote
+    assert registry.champion("nuclei").version == 2
+
+
+@pytest.mark.parametrize("fate", ["refused", "rolled back"])
+def test_what_was_refused_or_rolled_back_is_not_judged_again(enter, judge, registry, by_command, fate):
+    enter()
+    judge()
+    enter(clean=0.001 if fate == "rolled back" else 0.2)
+    judge()
+    if fate == "rolled back":
+        registry.rollback("nuclei", reason="too bright")
+        move_alias(registry, "challenger", 2)
+    assert judge() is None and registry.champion("nuclei").version == 1
+    with pytest.raises(InputError, match=rf"was {fate} already \((too bright|Not promoted)"):
+        by_command()
+
+
 def test_wells_of_a_condition_are_compared_with_their_own_stain_only():
     table = measured({CLEAN: 0.1, "contrast -2": 0.3})
     part = table[~((table["condition"] == "contrast -2") & (table["Metadata_Plate"] != "H0"))]
@@ -337,6 +398,65 @@ def test_controls_that_leave_the_new_chart_alone_roll_back_with_the_reason_and_a
     assert [alert.title for alert in ledger.alerts("promotion")] == ["nuclei version 2 was rolled back to 1"]
     assert home.tables.has("shadow", "nuclei", "v2", "P5")
     assert watch_new_champion(home, registry, ledger, NUCLEI).sentence == "no new champion is on trial"
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a SIGKILL."""
+
+
+def die(*_, **__):
+    raise Killed
+
+
+@pytest.mark.parametrize("last", ["judged", "named", "tagged", "returned", "told"])
+def test_a_rollback_of_the_trial_that_is_cut_short_is_finished_by_the_next_run(
+    trial, registry, ledger, home, monkeypatch, last
+):
+    trial("P4")
+    cut = {
+        "judged": ("cellabel.loop.shadow._roll_back", die),
+        "named": ("cellabel.registry.ModelRegistry.rollback", die),
+        "tagged": ("cellabel.registry._catalogue.Catalogue.set_alias", die),
+        "returned": ("cellabel.loop.shadow._finish_rollback", lambda *a: a[-1].version == 1 and die()),
+        "told": ("cellabel.alerts.AlertLedger.write", die),
+    }
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(*cut[last])
+        trial("P5", champion=0.7)
+    for _ in range(2):
+        watch_new_champion(home, registry, ledger, NUCLEI)
+    assert registry.champion("nuclei").version == 1 and registry.previous_champion("nuclei") is None
+    assert registry.version("nuclei", 2).tags["shadowed_plates"] == "P4 P5"
+    (alert,) = ledger.alerts("promotion")
+    assert alert.title == "nuclei version 2 was rolled back to 1" and "control wells of P5" in alert.body
+
+
+def test_a_champion_that_a_person_replaced_meanwhile_is_not_said_to_be_rolled_back(
+    trial, registry, ledger, monkeypatch
+):
+    from cellabel.loop import shadow
+
+    trial("P4")
+    original = shadow._guilty
+
+    def moved(*arguments):
+        move_alias(registry, "champion", 1)
+        return original(*arguments)
+
+    monkeypatch.setattr(shadow, "_guilty", moved)
+    found = trial("P5", champion=0.7)
+    assert not found.rolled_back and found.sentence == "version 2 is not the champion any more"
+    assert ledger.alerts("promotion") == [] and "rollback_reason" not in registry.version("nuclei", 2).tags
+
+
+def test_a_champion_that_a_person_brings_back_is_not_rolled_back_for_the_same_plate(
+    trial, registry, ledger, home
+):
+    trial("P4")
+    assert trial("P5", champion=0.7).rolled_back
+    registry.promote("nuclei", 2, reason="the controls of P5 were pipetted wrongly")
+    assert not watch_new_champion(home, registry, ledger, NUCLEI).rolled_back
+    assert registry.champion("nuclei").version == 2
 
 
 def test_controls_that_leave_both_charts_are_the_plates_fault(trial, registry):

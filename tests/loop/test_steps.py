@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
+from upath import UPath
 
 from cellabel.alerts import AlertLedger
 from cellabel.datasets import build_dataset
@@ -40,10 +41,13 @@ from cellabel.loop import (
 )
 from cellabel.loop.held_out import HeldOut, LabelledField, evaluate_model
 from cellabel.loop.predictions import PREDICTED
+from cellabel.loop.promotion import _champion_on
 from cellabel.loop.reliability import write_intervals
+from cellabel.loop.shadow import _controls, _shadow
 from cellabel.loop.stains import stained
 from cellabel.loop.streams import ACQUISITION, followed_champion, open_epoch
-from cellabel.loop.training import _cross_validate, _parted_alike
+from cellabel.loop.training import _cross_validate, _parted_alike, held_out_hash
+from cellabel.loop.training import judge as judge_model
 from cellabel.measurement import Layer
 from cellabel.networks import OrganelleModel, UNet, save_model
 from cellabel.organelles import organelle
@@ -564,6 +568,58 @@ def test_a_challenger_that_is_worse_on_clean_wells_loses_and_the_incident_hears_
     enter({"corruption": "defocus 2 3", "incident": "i1"}, error=0.2, corrupted=0.1)
     assert not judge().promote and registry.champion("nuclei").version == 1
     assert retraining()["outcome"] == "lost"
+
+
+def seeing():
+    """An untrained model that is bright where the light is dark: it happens to find nuclei."""
+    model = untrained(3)
+    *_, weight, bias = model.network.parameters()
+    with torch.no_grad():
+        weight.neg_()
+        bias.neg_()
+    return model
+
+
+def bare(folder, model):
+    """A folder with a model and nothing that was measured of it."""
+    folder.mkdir()
+    save_model(model, folder)
+    (folder / "metrics.json").write_text("{}")
+    return folder
+
+
+def test_a_champion_of_other_test_wells_is_measured_on_those_of_the_challenger(labelled, registry, tmp_path):
+    dataset = build_current_dataset(labelled, NUCLEI)
+    registry.register(bare(tmp_path / "one", seeing()), "nuclei", tags={"test_set": "other wells"})
+    champion = registry.promote("nuclei", 1, reason="first")
+    folder = bare(tmp_path / "two", untrained(2))
+    write_json(UPath(folder / "dataset.json"), dataset.manifest())
+    new = judge_model(labelled, untrained(2), dataset, test_only=True)
+    new.keep(folder)
+    challenger = registry.register(folder, "nuclei", tags={"test_set": held_out_hash(dataset.test)})
+    found = _champion_on(labelled, registry, champion, challenger, new)
+    expected = judge_model(labelled, seeing(), dataset, test_only=True)
+    pd.testing.assert_frame_equal(found.measured, expected.measured)
+    assert found.wells("predicted")["Nuclei_Count"].gt(0).all() and len(found.conditions) > 2
+    assert found.conditions == new.conditions
+
+
+def test_the_old_champion_measures_control_wells_as_it_did_when_it_was_champion(home, registry, tmp_path):
+    folder = export(tmp_path / "P1", "P1")
+    plan = (folder / "plate_plan.csv").read_text()
+    (folder / "plate_plan.csv").write_text(plan.replace(",sample,", ",parental,", 2))
+    plate = take_in(home, "P1", folder).plate
+    version = registry.register(bare(tmp_path / "one", seeing()), "nuclei")
+    store_prediction(home, plate, registry.load("nuclei", 1), 1)
+    measure_prediction(home, "P1", NUCLEI)
+    controls = _controls(home.tables.read("versions", "nuclei", "v1", "P1"), ["parental"])
+    found = _shadow(home, registry, NUCLEI, "P1", version, controls)
+    assert found["Metadata_Well"].tolist() == list(WELLS[:2]) == controls["Metadata_Well"].tolist()
+    same = ["Metadata_Role", "Metadata_Clone"]
+    assert found[same].to_numpy().tolist() == controls[same].to_numpy().tolist()
+    for metric in NUCLEI.primary_metrics:
+        assert controls[metric].gt(0).all(), "nothing would be compared"
+        np.testing.assert_allclose(found[metric].astype(float), controls[metric].astype(float), rtol=1e-3)
 
 
 def test_the_uses_of_a_test_set_are_counted(judge, enter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import threading
 import time
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cellabel import InputError
-from cellabel.registry import ModelRegistry
-from cellabel.registry._lease import PREFIX, lease
+from cellabel.registry import ModelRegistry, Standing
+from cellabel.registry._lease import PREFIX, LeaseLostError, _leases, _Ticket, lease
 
 NAME = "cellabel-nuclei"
 
@@ -48,6 +49,77 @@ def test_a_promotion_of_our_own_is_not_mistaken_for_a_persons(two):
     two.promote("nuclei", 2, reason="the gate said so")
     assert two.adopt_champion("nuclei") is None
     assert two.champion("nuclei").tags["promotion_reason"] == "the gate said so"
+
+
+@pytest.fixture
+def three(two, tmp_path, trained):
+    """Versions 1, 2 and 3 became champion one after the other."""
+    two.promote("nuclei", 2, reason="better")
+    two.register(trained(tmp_path / "three", seed=3), "nuclei")
+    two.promote("nuclei", 3, reason="better still")
+    return two
+
+
+def test_a_version_that_was_rolled_back_is_not_what_the_next_rollback_returns_to(three):
+    three.promote("nuclei", 2, reason="a person wants the old one")
+    assert three.rollback("nuclei", reason="version 2 is bad").version == 3
+    assert three.previous_champion("nuclei").version == 1
+    assert three.rollback("nuclei", reason="version 3 is no better").version == 1
+    with pytest.raises(InputError, match="no previous champion"):
+        three.rollback("nuclei", reason="?")
+
+
+def test_versions_that_were_left_by_rollbacks_are_skipped_by_later_ones(three, client):
+    three.promote("nuclei", 2, reason="a person wants the old one")
+    three.rollback("nuclei", reason="version 2 is bad")
+    client.set_registered_model_alias(NAME, "champion", "1")
+    assert three.adopt_champion("nuclei").version == 1
+    assert three.rollback("nuclei", reason="not that one").version == 3
+    assert three.previous_champion("nuclei") is None, "1 was left as well, and 2 before it"
+
+
+@pytest.mark.parametrize("dies_at", range(7))
+def test_a_rollback_that_died_midway_is_finished_by_whoever_looks_next(three, monkeypatch, dies_at):
+    class Killed(BaseException):
+        pass
+
+    catalogue, calls = three._catalogue, []
+
+    def counted(call):
+        def wrapper(*args, **keywords):
+            if len(calls) == dies_at:
+                raise Killed
+            calls.append(call.__name__)
+            return call(*args, **keywords)
+
+        return wrapper
+
+    with monkeypatch.context() as patch:
+        for name in ("tag", "tag_model", "set_alias", "delete_alias"):
+            patch.setattr(catalogue, name, counted(getattr(catalogue, name)))
+        with contextlib.suppress(Killed):
+            three.rollback("nuclei", reason="worse")
+    assert three.adopt_champion("nuclei") is None, "no person has set a champion"
+    if three.champion("nuclei").version == 3:
+        three.rollback("nuclei", reason="worse")
+    assert (three.champion("nuclei").version, three.previous_champion("nuclei").version) == (2, 1)
+    assert three.version("nuclei", 3).standing is Standing.ROLLED_BACK
+
+
+def test_the_standing_of_a_version_is_read_from_its_alias_and_its_verdict(two):
+    assert [one.standing for one in two.versions("nuclei")] == [Standing.UNJUDGED, Standing.CHAMPION]
+    for promoted, standing in ((False, Standing.REFUSED), (True, Standing.ACCEPTED)):
+        two.record_verdict("nuclei", 2, promoted=promoted, reason="…", test_set="wells-1")
+        assert two.version("nuclei", 2).standing is standing
+    two.promote("nuclei", 2, reason="better")
+    assert [one.standing for one in two.versions("nuclei")] == [Standing.CHAMPION, Standing.UNJUDGED]
+    two.rollback("nuclei", reason="worse")
+    assert two.version("nuclei", 2).standing is Standing.ROLLED_BACK
+
+
+def test_a_champion_that_a_person_makes_challenger_too_is_no_challenger(two, client):
+    client.set_registered_model_alias(NAME, "challenger", "1")
+    assert two.adopt_champion("nuclei") is None and two.challenger("nuclei") is None
 
 
 def test_a_champion_deleted_in_mlflow_leaves_a_state_with_a_way_out(two, client):
@@ -156,6 +228,53 @@ def test_the_lease_of_a_process_that_died_runs_out(two, client):
     client.set_registered_model_tag(NAME, f"{PREFIX}dead", f"{time.time() - 1:.3f} elsewhere 7")
     with lease(client, NAME):
         assert len(tickets(client)) == 1
+
+
+def test_a_lease_is_renewed_while_it_is_held(two, client):
+    together, inside = [], []
+
+    def work(name, seconds):
+        with lease(client, NAME, valid_seconds=1.5):
+            inside.append(name)
+            time.sleep(seconds)
+            together.append(list(inside))
+            inside.remove(name)
+
+    first = threading.Thread(target=work, args=("first", 3.5))
+    first.start()
+    while not inside:
+        time.sleep(0.02)
+    second = threading.Thread(target=work, args=("second", 0))
+    second.start()
+    first.join(30)
+    second.join(30)
+    assert together == [["first"], ["second"]] and tickets(client) == []
+
+
+@pytest.mark.parametrize("how", ["ran out", "was taken for a dead one's"])
+def test_a_holder_that_lost_its_lease_changes_nothing(two, client, monkeypatch, how):
+    monkeypatch.setattr(type(two._connection), "is_server", property(lambda self: True))
+    with pytest.raises(LeaseLostError, match="nothing more was changed"), two.exclusive("nuclei"):
+        if how == "ran out":
+            monkeypatch.setattr(_leases()[NAME], "until", time.time() - 1)
+        else:
+            client.delete_registered_model_tag(NAME, tickets(client)[0])
+        two.promote("nuclei", 2, reason="better")
+    assert two.champion("nuclei").version == 1 and two.previous_champion("nuclei") is None
+    assert "promotion_reason" not in two.version("nuclei", 2).tags and tickets(client) == []
+
+
+def test_a_renewal_that_comes_too_late_does_not_bring_the_lease_back(two, client, monkeypatch):
+    with lease(client, NAME, valid_seconds=0.6):
+        ticket, write = _leases()[NAME], _Ticket.write
+
+        def slow(self):
+            time.sleep(1.0)
+            write(self)
+
+        monkeypatch.setattr(_Ticket, "write", slow)
+        time.sleep(1.6)
+        assert not ticket.is_valid()
 
 
 def test_a_lease_that_is_not_given_up_is_told_with_its_holder(two, client):
