@@ -150,6 +150,11 @@ def test_an_alarm_does_not_reset_and_a_reset_starts_again_at_one(detector, strea
     assert step.time == 1 and step.threshold == detector.report.thresholds[0]
 
 
+def test_the_report_tells_the_thresholds_that_observations_are_compared_with(detector, stream):
+    used = [step.threshold for step in detector.update_many(stream[: WINDOW + 1])]
+    assert used[:WINDOW] == list(detector.report.thresholds) and used[WINDOW] == detector.report.threshold
+
+
 def test_a_full_start_is_silent_until_the_window_is_full(reference, stream):
     detector = OnlineMMD(50, WINDOW, start="full")
     detector.fit(reference)
