@@ -255,6 +255,6 @@ def organelle(name: str | Organelle) -> Organelle:
     """
     if isinstance(name, Organelle):
         return name
-    if name not in ORGANELLES:
+    if not isinstance(name, str) or name not in ORGANELLES:
         raise InputError(f"No organelle is called {name!r}; the recipes are {', '.join(sorted(ORGANELLES))}.")
     return ORGANELLES[name]

@@ -49,6 +49,8 @@ def test_plausible_ranges_are_in_order_and_carry_the_prefix(recipe):
 def test_an_unknown_organelle_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="gfp, golgi, nuclei"):
         organelle("mitochondria")
+    with pytest.raises(InputError, match="gfp, golgi, nuclei"):
+        organelle(["nuclei"])
 
 
 def test_a_recipe_passes_through_and_cannot_be_changed_in_place():

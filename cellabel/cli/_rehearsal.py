@@ -30,7 +30,7 @@ class _Rehearsal(ModelRegistry):
         tags: Mapping[str, str] = {key: value for key, value in found.tags.items() if key != "incident"}
         return replace(found, tags=tags)
 
-    def promote(self, organelle: str, version: int | str, **_: Any) -> ModelVersion:
+    def promote(self, organelle: str, version: int | str | ModelVersion, **_: Any) -> ModelVersion:
         return self.version(organelle, version)
 
     def adopt_champion(self, organelle: str) -> ModelVersion | None:

@@ -139,7 +139,7 @@ def clipped_share(image: NDArray, kind: str, severity: int, *, full_scale: float
 
 
 def _amount(kind: str, severity: int) -> float:
-    if kind not in SEVERITIES:
+    if not isinstance(kind, str) or kind not in SEVERITIES:
         raise InputError(f"No corruption is called {kind!r}; choose one of {', '.join(KINDS)}.")
     known = SEVERITIES[kind]
     if not isinstance(severity, Real) or isinstance(severity, bool) or severity not in known:
@@ -162,7 +162,7 @@ def full_scale_of(image: NDArray, full_scale: float | None = None) -> float:
             f"A corruption needs grey values, not {image.dtype}; convert the image to integers or floats."
         )
     if full_scale is None:
-        if image.dtype not in (np.uint8, np.uint16):
+        if image.dtype.kind != "u" or image.dtype.itemsize > 2:  # in either byte order
             raise InputError(
                 f"The instrument's range is unknown for {image.dtype} pixels; pass full_scale, e.g. 65535."
             )

@@ -31,6 +31,7 @@ RESAMPLES = 200
 SIGNIFICANT = 0.05
 CALLABLE_SEVERITIES = (1, 2, 3, 4, 5)
 EXPOSURE = "exposure"
+EXPOSURES = frozenset({"brightness", "contrast"})
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def diagnose(
         alternatives: what else may have happened to an image, by name: no corruption, so that where one of
             them comes closest there is no kind, and the sentence names it.
         full_scale: the instrument's range, where the images' dtype does not say it.
-        exposure: report brightness and contrast as one kind, "exposure": the input's normalisation makes them
-            alike.
+        exposure: report brightness and contrast, where both are asked for, as one kind, "exposure": the
+            input's normalisation makes them alike.
         seed: of the resampling.
 
     Raises:
@@ -135,14 +136,21 @@ def diagnose(
         for name, change in (alternatives or {}).items()
     ]
     distances = _distances(clean, [*candidates, *others], new, np.random.default_rng(seed))
-    groups = [*(_group(c.kind, exposure) for c in candidates), *(None for _ in others)]
+    together = exposure and _asks_for_exposure(kinds)
+    groups = [*(_group(c.kind, together) for c in candidates), *(None for _ in others)]
     return _answer([*candidates, *others], groups, distances)
+
+
+def _asks_for_exposure(kinds: Kinds | None) -> bool:
+    """Whether brightness and contrast are both among the kinds; one alone is told by its own name."""
+    names = () if isinstance(kinds, str) else kinds
+    return names is None or {_group(name, exposure=False) for name in names} >= EXPOSURES
 
 
 def _group(kind: str, exposure: bool) -> str:
     """What a candidate is reported as."""
     kind = kind.partition(" (")[0]
-    return EXPOSURE if exposure and kind in ("brightness", "contrast") else kind
+    return EXPOSURE if exposure and kind in EXPOSURES else kind
 
 
 def _embedded(embed: Embed, images: Sequence[NDArray], length: int) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,10 @@ def group_codes(groups: Sequence[Any] | NDArray, n: int) -> NDArray[np.int64]:
     """Codes 0..G−1 of the labels in `groups`, in the order of first appearance.
 
     Raises:
-        InputError: another number of labels than rows.
+        InputError: no sequence of labels, or another number of labels than rows.
     """
+    if isinstance(groups, str) or not isinstance(groups, Iterable):
+        raise InputError(f"The groups {groups!r} are no labels; give one label a row, such as its plate.")
     labels = [str(label) for label in groups]
     if len(labels) != n:
         raise InputError(
@@ -79,19 +81,20 @@ def fitted(
     width = max(1, round(expected_run_time / 4))
     n_bins = max(1, min(16, longest_run // width))
     icc = None if codes is None else intraclass_correlation(reference.rows, codes)
+    deployed = for_whole_reference(calibration, held_out)
     report = FitReport(
         run_length=run_length,
         hazard=hazard_by_age(lengths, ended, width, n_bins),
         hazard_bin=width,
         icc=icc,
-        threshold=float(calibration.thresholds[-1]),
-        thresholds=tuple(calibration.thresholds.tolist()),
+        threshold=float(deployed.thresholds[-1]),
+        thresholds=tuple(deployed.thresholds.tolist()),
         n=len(reference.rows),
         dimensions=int(reference.rows.shape[1]),
         n_groups=None if codes is None else int(codes.max()) + 1,
         warnings=tuple(_warnings(reference, codes, windows, expected_run_time, run_length, icc)),
     )
-    return for_whole_reference(calibration, held_out), report
+    return deployed, report
 
 
 def _verification_size(expected_run_time: float, window: int, ticks: float, grouped: bool) -> tuple[int, int]:

@@ -36,6 +36,8 @@ def as_rows(values: Any, what: str, *, columns: int | None = None) -> Floats:
             finite.
     """
     try:
+        if np.iscomplexobj(values):  # numpy would drop the imaginary parts with a mere warning
+            raise TypeError("complex numbers")
         rows = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"The {what} is not numeric ({error}); give an (n, d) array of numbers.") from error

@@ -313,6 +313,8 @@ class OnlineMMD:
                 was.
         """
         window = self._fitted()
+        if not isinstance(state, Mapping):
+            raise InputError("This is no detector state; give what state_dict returned.")
         content = {name: value for name, value in state.items() if name != "checksum"}
         if content.get("format") != FORMAT or "checksum" not in state:
             raise InputError("This is no detector state of this format; give what state_dict returned.")

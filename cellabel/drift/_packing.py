@@ -68,8 +68,14 @@ def unpack(data: bytes, what: str) -> dict[str, Any]:
 
 
 def write_packed(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write `content` to `path`: readers see the old file or the new one, never a part."""
+    """Write `content` to `path`: readers see the old file or the new one, never a part.
+
+    Raises:
+        InputError: no folder to write into.
+    """
     target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{target} cannot be written, as its folder does not exist; make the folder first.")
     scratch = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
         with scratch.open("wb") as file:

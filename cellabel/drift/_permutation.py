@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellabel.drift._kernel import Bandwidth, Floats, GaussianKernel, as_rows, choose_bandwidths, row_blocks
+from cellabel.drift._settings import seed_of
 from cellabel.errors import InputError
 
 __all__ = ["PermutationTest", "mmd_permutation_test"]
@@ -74,13 +76,14 @@ def mmd_permutation_test(
         raise InputError(f"x has {first.shape[1]} columns and y {second.shape[1]}; give rows of one length.")
     if min(len(first), len(second)) < 2:
         raise InputError(f"x has {len(first)} rows and y {len(second)}; give at least 2 of each.")
-    if isinstance(n_permutations, bool) or n_permutations < 1 or n_permutations != int(n_permutations):
+    number = isinstance(n_permutations, Real) and not isinstance(n_permutations, bool)
+    if not number or n_permutations < 1 or n_permutations % 1:
         raise InputError(f"n_permutations is {n_permutations!r}; give a whole number from 1 on.")
     rows = np.concatenate([first, second])
     rows -= rows.mean(axis=0)
     codes, of_x = _units(groups, len(first), len(rows))
     sizes = np.bincount(codes).astype(np.float64)
-    sides = _sides(of_x, int(n_permutations), np.random.default_rng(seed))
+    sides = _sides(of_x, int(n_permutations), np.random.default_rng(seed_of(seed)))
     kernels, aggregated = _kernels(bandwidth, rows)
     each = np.array([_statistics(rows, codes, sizes, sides, kernel) for kernel in kernels])
     statistics = _largest_standardised(each) if aggregated else each[0]

@@ -39,7 +39,7 @@ class FitReport:
         hazard: false alarms per observation, in consecutive bins of age; 1/ERT everywhere is memoryless.
         hazard_bin: length of a bin of `hazard`, observations.
         icc: intra-class correlation of the groups; None without groups.
-        threshold: the steady one, for full windows.
+        threshold: the steady one, for full windows, which observations are compared with.
         thresholds: by the number m = 1..W of observations since the start; the last one is the steady one.
         n, dimensions, n_groups: what was fitted; n_groups is None without groups.
         warnings: sentences; what the reference cannot support well.

@@ -29,6 +29,8 @@ def hierarchical_weights(
     """
     count = levels[0].size
     weights = np.zeros((draws, count))
+    if count == 0:
+        return weights, 0
     members = [np.arange(count)]
     times = [np.ones(draws, np.int64)]
     independent = count

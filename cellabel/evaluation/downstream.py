@@ -60,21 +60,39 @@ def downstream_metrics(
         _upper, spearman_ci_lower, _upper.
 
     Raises:
-        InputError: a column of `by` is missing, a unit occurs twice, or on one side only; they are named.
+        InputError: a column of `by` is missing, a unit occurs twice, or on one side only; they are named. Or
+            an argument that has no meaning.
 
     Source: LaChance & Cohen 2020 (PLoS Comput Biol 16:e1008443) for the idea; Lin 1989 for concordance; Bland
         &
     Altman 1986 for limits of agreement; Hesterberg 2015 (Am Stat 69:371) for the percentiles of small
     samples.
     """
+    _require_meaning(true, predicted, by, n_bootstrap, level)
     keys = [by] if isinstance(by, str) else list(by)
     left, right = _indexed(true, keys, "true"), _indexed(predicted, keys, "predicted")
     _require_same_units(left, right)
+    # Draws go to units by place: without an order of their own, intervals would depend on that of the rows.
+    left = left.iloc[sorted(range(len(left)), key=[repr(unit) for unit in left.index].__getitem__)]
     right = right.loc[left.index]
     groups = _groups(left, right, keys)
     weights, independent = hierarchical_weights(groups, n_bootstrap, np.random.default_rng(seed))
     rows = [_agreement(name, left, right, weights, independent, level) for name in _features(left, right)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _require_meaning(true: object, predicted: object, by: object, n_bootstrap: object, level: object) -> None:
+    for side, table in (("true", true), ("predicted", predicted)):
+        if not isinstance(table, pd.DataFrame):
+            raise InputError(
+                f"The {side} side is a {type(table).__name__}; give a DataFrame with one row a unit."
+            )
+    if not isinstance(by, str | Sequence) or len(by) == 0:
+        raise InputError(f"`by` is {by!r}; name at least one column that tells units apart.")
+    if isinstance(n_bootstrap, bool) or not isinstance(n_bootstrap, int | np.integer) or n_bootstrap < 0:
+        raise InputError(f"n_bootstrap is {n_bootstrap!r}; give a whole number of resamples, 0 for none.")
+    if not (isinstance(level, float | np.floating) and 0 < level < 1):
+        raise InputError(f"The level is {level!r}; give the intervals' share, between 0 and 1.")
 
 
 def _indexed(table: pd.DataFrame, keys: list[str], side: str) -> pd.DataFrame:

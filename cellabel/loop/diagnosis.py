@@ -347,12 +347,13 @@ def _known_corruptions(
     training = training_config(home.settings, ("", ()))
     dic = training.modality == "dic"
     kinds = (() if dic else ("defocus",)) + (() if defocus_alone else ("contrast", "brightness"))
-    found: dict[str, dict[float, Callable[[NDArray], NDArray]]] = {}
+    # A kind of which nothing is left readable is still asked for: exposure is then both of its kinds.
+    found: dict[str, dict[float, Callable[[NDArray], NDArray]]] = {kind: {} for kind in kinds}
     for kind in kinds:
         for column in (one for one in SEVERITIES[kind] if one):
             shares = [clipped_share(i, kind, column, full_scale=full_scale(i)) for i in images]
             if np.mean(shares) <= DESTROYED_SHARE:
-                found.setdefault(kind, {})[column] = partial(_corrupted, kind, column)
+                found[kind][column] = partial(_corrupted, kind, column)
     aperture = home.settings.promotion.numerical_aperture
     optics: dict[str, Any] = {"pixel_size_um": pixel_size_um, "numerical_aperture": aperture}
     out_of_focus: Callable[..., NDArray] = (

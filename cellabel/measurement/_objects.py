@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cellabel.errors import InputError
 from cellabel.measurement._shape import Pixels, ellipse, hull_area, perimeter, pixels_of
-from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM, Organelle
+from cellabel.organelles import Organelle
 from cellabel.organelles import organelle as recipe_of
-from cellabel.preprocessing import require_image
+from cellabel.preprocessing import pixel_size_of, require_image
 
 __all__ = ["NEIGHBOUR_REACH_UM", "checked", "measure_objects"]
 
@@ -77,10 +77,7 @@ def checked(
         raise InputError(
             f"Labels are {marks.shape}, the image is {values.shape}; measure the image that was segmented."
         )
-    size = REFERENCE_PIXEL_SIZE_UM if pixel_size_um is None else float(pixel_size_um)
-    if not (np.isfinite(size) and size > 0):
-        raise InputError(f"The pixel size is {pixel_size_um} µm; give the micrometres that one pixel covers.")
-    return marks, values, size
+    return marks, values, pixel_size_of(pixel_size_um)
 
 
 def _touches_border(pixels: Pixels, shape: tuple[int, ...]) -> NDArray[np.bool_]:

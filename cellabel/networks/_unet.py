@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral, Real
 from typing import Literal, overload
 
 import torch
@@ -292,11 +293,13 @@ def _check_names(activation: str, norm: str, initialisation: str, upsampling: st
 def _check_sizes(
     in_channels: int, out_channels: int, base_channels: int, depth: int, dropout: float, block: int
 ) -> None:
-    if min(in_channels, out_channels, base_channels, depth, block) < 1 or depth > 8:
+    sizes = (in_channels, out_channels, base_channels, depth, block)
+    whole = all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes)
+    if not whole or min(sizes) < 1 or depth > 8:
         raise InputError(
-            f"A UNet cannot have in_channels={in_channels}, out_channels={out_channels}, "
-            f"base_channels={base_channels}, depth={depth}, block={block}; all are at least 1 and depth at "
-            "most 8."
+            f"A UNet cannot have in_channels={in_channels!r}, out_channels={out_channels!r}, "
+            f"base_channels={base_channels!r}, depth={depth!r}, block={block!r}; all are whole numbers "
+            "from 1 on, and depth is at most 8."
         )
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout is {dropout}; pass a share from 0 up to, not including, 1.")
+    if not (isinstance(dropout, Real) and 0 <= dropout < 1):
+        raise InputError(f"dropout is {dropout!r}; pass a share from 0 up to, not including, 1.")

@@ -203,7 +203,10 @@ class Planes(Sequence[np.ndarray]):
 
 
 def open_acquisition(
-    folder: str | PathLike[str], layout: str | None = None, *, channels: Mapping[str, str] | None = None
+    folder: str | PathLike[str],
+    layout: str | PathLike[str] | None = None,
+    *,
+    channels: Mapping[str, str] | None = None,
 ) -> Acquisition:
     """Find the images of one plate in a folder; nothing is written.
 
@@ -217,6 +220,7 @@ def open_acquisition(
         InputError: no folder, no images, no layout that knows their names, several plates, a plate id that
             cannot be used, or an unusable acquisition.json, layout.yaml or plate_plan.csv.
     """
+    _require_path(folder, "folder of an acquisition")
     folder = Path(folder)
     files = acquisition_files(folder)
     candidates = image_files(files)
@@ -265,9 +269,17 @@ def open_acquisition(
     )
 
 
-def _settings(folder: Path, layout: str | None) -> tuple[LayoutFile, str | None]:
+def _require_path(given: object, what: str) -> None:
+    if not isinstance(given, str | PathLike):
+        raise InputError(f"{given!r} is no {what}: give its path.")
+
+
+def _settings(folder: Path, given: str | PathLike[str] | None) -> tuple[LayoutFile, str | None]:
     """What layout.yaml says, and the layout that is asked for."""
     path = folder / LAYOUT_FILE
+    if given is not None:
+        _require_path(given, "name of a layout and no layout file")
+    layout = None if given is None else str(given)
     if layout is not None and layout not in LAYOUTS:
         if not layout.endswith((".yaml", ".yml")):
             raise InputError(

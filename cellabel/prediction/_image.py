@@ -89,10 +89,12 @@ def predict_image(
     """Predicts the stain of one transmitted-light image.
 
     Args:
-        model: an `OrganelleModel`, or a bare network that maps (1, 1, H, W) to the same size.
+        model: an `OrganelleModel`, or a bare network that maps (1, 1, H, W) to the same size. The image is
+            given in the network's own precision.
         image: (H, W), raw: it is normalised here, once, over the whole image.
         tile: side of the tiles, px, rounded up to the network's grid; None takes the whole image where memory
-            allows. It never changes the result.
+            allows. It never changes the result. Only a `UNet` is tiled: what any other network sees around a
+            pixel is unknown, so it takes the whole image in one pass.
         engine: what computes; "torch".
         return_embeddings: give a `Prediction` with embeddings from the same pass.
 
@@ -101,27 +103,29 @@ def predict_image(
         probability where the model is binary; or a `Prediction`.
 
     Raises:
-        InputError: NaN, infinite or no pixels, not (H, W), an unknown engine, a tile below 1, or a network
-            that cannot be tiled or has no bottleneck.
+        InputError: NaN, infinite or no pixels, not (H, W), an unknown engine, a tile below 1, no network,
+            one whose output has another size, or embeddings of one without a known bottleneck.
     """
     if engine != "torch":
         raise InputError(f'No engine is called {engine!r}; use engine="torch".')
     if tile is not None and (not isinstance(tile, int | np.integer) or isinstance(tile, bool) or tile < 1):
         raise InputError(f"A tile of {tile!r} px is no tile; pass a whole number of pixels from 1, or None.")
-    network = model.network if isinstance(model, OrganelleModel) else model
-    if not isinstance(network, UNet) and (tile is not None or return_embeddings):
+    if not isinstance(model, nn.Module):
         raise InputError(
-            f"Tiles and embeddings need a network that knows its grid and its halo, unlike "
-            f"{type(network).__name__}; pass a UNet, or neither tile nor return_embeddings."
+            f"A {type(model).__name__} is no network; pass an nn.Module, such as a UNet or a loaded model."
         )
-    prepared = torch.from_numpy(prepare_input(image))[None, None]
+    network = model.network if isinstance(model, OrganelleModel) else model
+    if not isinstance(network, UNet) and return_embeddings:
+        raise InputError(
+            f"Embeddings need a network whose bottleneck is known, unlike {type(network).__name__}; "
+            "pass a UNet, or leave return_embeddings out."
+        )
+    prepared = _as_parameters(model, torch.from_numpy(prepare_input(image))[None, None])
     with _evaluating(model):
         if isinstance(network, UNet):
-            output, bottleneck = _predict_tiles(
-                network, prepared.to(_device(network)), tile, return_embeddings
-            )
+            output, bottleneck = _predict_tiles(network, prepared, tile, return_embeddings)
         else:
-            output, bottleneck = model(prepared.to(_device(model))).cpu(), None
+            output, bottleneck = _predict_whole(model, prepared), None
         output = output.float()
         if isinstance(model, OrganelleModel) and model.binary:
             output = torch.sigmoid(output)
@@ -146,8 +150,8 @@ def embed_image(encoder: nn.Module, image: NDArray) -> NDArray[np.float32]:
     """
     prepared = torch.from_numpy(prepare_input(image))[None, None]
     with _evaluating(encoder):
-        code = encoder.encode(prepared.to(_device(encoder)))[0].float().cpu().numpy()  # type: ignore[operator]
-    return _cells(code, int(encoder.stride)).mean(0)  # type: ignore[arg-type]
+        code = encoder.encode(_as_parameters(encoder, prepared))[0]  # type: ignore[operator]
+    return _cells(code.float().cpu().numpy(), int(encoder.stride)).mean(0)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -163,9 +167,22 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _device(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
+def _as_parameters(model: nn.Module, image: Tensor) -> Tensor:
+    """The image on the device and in the precision of the model's parameters."""
+    parameter = next((one for one in model.parameters() if one.is_floating_point()), None)
+    return image if parameter is None else image.to(parameter.device, parameter.dtype)
+
+
+def _predict_whole(network: nn.Module, image: Tensor) -> Tensor:
+    """Output (1, C, H, W) of a prepared image (1, 1, H, W) in one pass, whatever the network sees."""
+    output = network(image)
+    if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[-2:] != image.shape[-2:]:
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(
+            f"{type(network).__name__} made {given} of an image {tuple(image.shape)}; "
+            "pass a network whose output has the size of its input."
+        )
+    return output.cpu()
 
 
 def _predict_tiles(
@@ -188,9 +205,7 @@ def _predict_tiles(
         y, x = max(top - halo, 0), max(left - halo, 0)
         window = padded[..., y : min(bottom + halo, rows), x : min(right + halo, columns)]
         # With one channel, `contiguous` leaves strides that make convolutions take the slow way.
-        fast = torch.empty(window.shape, device=window.device, memory_format=torch.channels_last).copy_(
-            window
-        )
+        fast = torch.empty_like(window, memory_format=torch.channels_last).copy_(window)
         part, code = network(fast, return_bottleneck=True)
         output[..., top:bottom, left:right] = part[:, :1, top - y : bottom - y, left - x : right - x]
         if with_bottleneck:

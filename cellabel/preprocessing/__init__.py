@@ -6,7 +6,7 @@ Every operation takes one plane (H, W) and gives one back. `prepare_input` makes
 
 from cellabel.preprocessing._background import disk, opening, rolling_ball, subtract_background, white_tophat
 from cellabel.preprocessing._illumination import correct_flat_field, flat_field
-from cellabel.preprocessing._images import Background, background_and_noise, require_image
+from cellabel.preprocessing._images import Background, background_and_noise, pixel_size_of, require_image
 from cellabel.preprocessing._normalisation import normalise, prepare_input
 from cellabel.preprocessing._projection import PROJECTIONS, project
 from cellabel.preprocessing._targets import (
@@ -40,6 +40,7 @@ __all__ = [
     "project",
     "background_and_noise",
     "Background",
+    "pixel_size_of",
     "require_image",
     "in_pixels",
     "STEPS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import cv2
@@ -128,8 +129,8 @@ def subtract_background(image: ArrayLike, radius: float) -> NDArray[np.float32]:
 
 
 def _require_radius(radius: float) -> None:
-    if not (np.isfinite(radius) and radius >= 0):
-        raise InputError(f"A radius of {radius} px is no radius; give a number from 0 on.")
+    if not (isinstance(radius, Real) and np.isfinite(radius) and radius >= 0):
+        raise InputError(f"A radius of {radius!r} px is no radius; give a number from 0 on.")
 
 
 def _disk_extremum(array: NDArray[Any], radius: float, *, lowest: bool) -> NDArray[Any]:

@@ -38,6 +38,8 @@ def flat_field(fields: Iterable[ArrayLike], *, dark: float = 0.0) -> NDArray[np.
     Source: after Peng et al. 2017, Nat Commun 8:14836 (BaSiC), with a fixed smooth basis in place of its
         prior.
     """
+    if not isinstance(fields, Iterable):
+        raise InputError(f"Illumination needs images of many fields, not {fields!r}; give a list of them.")
     images = [
         require_image(field, f"Field {number} of the illumination") for number, field in enumerate(fields, 1)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from cellabel.errors import InputError
 
-__all__ = ["Background", "background_and_noise", "histogram_quantiles", "require_image", "to_pixels"]
+__all__ = [
+    "Background",
+    "background_and_noise",
+    "histogram_quantiles",
+    "pixel_size_of",
+    "require_image",
+    "to_pixels",
+]
 
 FloatImage = NDArray[np.float32]
 
@@ -31,7 +39,10 @@ def require_image(image: ArrayLike, what: str = "The image") -> NDArray[Any]:
     Raises:
         InputError: not (H, W), empty, not numeric, NaN or infinite values.
     """
-    array = np.asarray(image)
+    try:
+        array = np.asarray(image)
+    except ValueError as error:
+        raise InputError(f"{what} has rows of several lengths; give one array of shape (H, W).") from error
     if array.ndim != 2 or array.size == 0:
         raise InputError(
             f"{what} has shape {array.shape}, but one channel and one plane (H, W) is needed; "
@@ -66,12 +77,23 @@ def to_pixels(length_um: float, pixel_size_um: float | None, minimum: float = 0.
     Raises:
         InputError: the pixel size is not a positive number.
     """
+    return max(length_um / pixel_size_of(pixel_size_um), minimum)
+
+
+def pixel_size_of(pixel_size_um: float | None) -> float:
+    """The size of a pixel, µm; None means the recipes' reference size.
+
+    Raises:
+        InputError: not a positive number.
+    """
     from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM
 
-    size = REFERENCE_PIXEL_SIZE_UM if pixel_size_um is None else float(pixel_size_um)
-    if not (np.isfinite(size) and size > 0):
-        raise InputError(f"The pixel size is {pixel_size_um} µm; give the micrometres that one pixel covers.")
-    return max(length_um / size, minimum)
+    size = REFERENCE_PIXEL_SIZE_UM if pixel_size_um is None else pixel_size_um
+    if not (isinstance(size, Real) and np.isfinite(size) and size > 0):
+        raise InputError(
+            f"The pixel size is {pixel_size_um!r} µm; give the micrometres that one pixel covers."
+        )
+    return float(size)
 
 
 def histogram_quantiles(image: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:

@@ -52,6 +52,11 @@ class Connection:
         if uri is None:
             settings = load_settings()
             uri, home = settings.mlflow_tracking_uri, settings.home.resolve()
+        elif not isinstance(uri, str) or not uri:
+            raise InputError(
+                f"The registry's address {uri!r} is no text; give one like 'sqlite:////path/mlflow.db' or a "
+                "server's, or None for the settings' one."
+            )
         else:
             home = Path(os.environ.get("CELLABEL_HOME") or tempfile.gettempdir()).resolve()
         self.uri = uri

@@ -117,13 +117,20 @@ class ModelRegistry:
         """All versions, the newest first."""
         return self._catalogue.all(model_name(organelle))
 
-    def version(self, organelle: str, which: str | int) -> ModelVersion:
-        """One version, by its number or by an alias.
+    def version(self, organelle: str, which: str | int | ModelVersion) -> ModelVersion:
+        """One version, by its number or by an alias; a version known from before is looked up again.
 
         Raises:
-            InputError: there is none; the ones that exist are listed.
+            InputError: there is none; the ones that exist are listed. Or a version of another organelle.
         """
         name = model_name(organelle)
+        if isinstance(which, ModelVersion):
+            if which.name != name:
+                raise InputError(
+                    f"Version {which.version} of {which.name} is none of {name}: "
+                    f"name {which.organelle} as the organelle."
+                )
+            which = which.version
         aliases = self._catalogue.aliases(name)
         number = aliases.get(str(which)) if str(which) in _ALIASES else as_number(which)
         found = None if number is None else self._catalogue.find(name, number)
@@ -136,7 +143,12 @@ class ModelRegistry:
         return found
 
     def promote(
-        self, organelle: str, version: int | str, *, reason: str, expected_champion: int | None = None
+        self,
+        organelle: str,
+        version: int | str | ModelVersion,
+        *,
+        reason: str,
+        expected_champion: int | None = None,
     ) -> ModelVersion:
         """Make a version the champion; the old champion becomes previous_champion.
 
@@ -145,14 +157,15 @@ class ModelRegistry:
 
         Args:
             organelle: the recipe's name.
-            version: the version's number, or "challenger".
+            version: the version's number, "challenger", or the version as `register` gives it.
             reason: one sentence, kept with the version.
             expected_champion: the champion that the decision was made against, 0 for none; None does not ask.
 
         Raises:
-            InputError: the version has vanished, was half logged or is corrupted, or the champion is another
-                one by now.
+            InputError: no reason, the version has vanished, was half logged or is corrupted, or the champion
+                is another one by now.
         """
+        _require_reason(reason, "promotion")
         with self.exclusive(organelle):
             chosen = self.version(organelle, version)
             self._verified_folder(chosen, fresh=True)
@@ -165,8 +178,9 @@ class ModelRegistry:
         The version that leaves is returned to by no later rollback, unless it is promoted again.
 
         Raises:
-            InputError: there is no previous champion, or it cannot be loaded any more.
+            InputError: no reason, there is no previous champion, or it cannot be loaded any more.
         """
+        _require_reason(reason, "rollback")
         with self.exclusive(organelle):
             self.adopt_champion(organelle)
             back = self.previous_champion(organelle)
@@ -306,16 +320,16 @@ class ModelRegistry:
         """
         return self._verified_folder(self.version(organelle, which))
 
-    def load(self, organelle: str, which: str | int = CHAMPION) -> OrganelleModel:
-        """The model of a version, ready to predict.
+    def load(self, organelle: str, version: str | int | ModelVersion = CHAMPION) -> OrganelleModel:
+        """The model of a version (its number, an alias, or as `register` and `champion` give it).
 
         Raises:
             InputError: as `folder`.
         """
         from cellabel.prediction import load_model
 
-        version = self.version(organelle, which)
-        return load_model(self._verified_folder(version), name=version.name, version=str(version.version))
+        chosen = self.version(organelle, version)
+        return load_model(self._verified_folder(chosen), name=chosen.name, version=str(chosen.version))
 
     def compare(self, organelle: str, *which: str | int) -> pd.DataFrame:
         """Metrics side by side.
@@ -356,3 +370,8 @@ class ModelRegistry:
         except InputError:
             return False
         return True
+
+
+def _require_reason(reason: object, what: str) -> None:
+    if not isinstance(reason, str) or not reason.strip():
+        raise InputError(f"The {what} has no reason; give one sentence, which is kept with the version.")

@@ -52,7 +52,12 @@ class TrainedFolder:
         extra_files: Sequence[str | os.PathLike[str]],
     ) -> TrainedFolder:
         """Read and check; see `ModelRegistry.register`."""
-        folder = Path(getattr(result_or_folder, "folder", result_or_folder))
+        given = getattr(result_or_folder, "folder", result_or_folder)
+        if not isinstance(given, str | os.PathLike):
+            raise InputError(
+                f"A {type(given).__name__} is no trained model: give the result of a training or its folder."
+            )
+        folder = Path(given)
         paths = _files.files_to_log(folder)
         config = _files.read_json_file(folder / _files.CONFIG)
         if config.get("organelle", organelle) != organelle:

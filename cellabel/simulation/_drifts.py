@@ -81,6 +81,8 @@ def read_drifts(
         raise InputError(
             f"drift_from {onset!r} is no well of this plate; choose one from {wells[0]} to {wells[-1]}."
         )
+    if isinstance(drift, str) or not isinstance(drift, Sequence):
+        raise InputError(f"The drift {drift!r} is not a pair of kind and size, such as ('defocus', 3.0).")
     pairs = [drift] if len(drift) == 2 and isinstance(drift[0], str) else list(drift)
     return tuple(_read_drift(pair, onset, shape) for pair in pairs)
 
@@ -89,7 +91,7 @@ def _read_drift(pair: object, onset: str | None, shape: str) -> Drift:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"The drift {pair!r} is not a pair of kind and size, such as ('defocus', 3.0).")
     kind, size = pair
-    if kind not in DRIFT_KINDS:
+    if not isinstance(kind, str) or kind not in DRIFT_KINDS:
         raise InputError(f"No drift is called {kind!r}; the kinds are {', '.join(DRIFT_KINDS)}.")
     known = DRIFT_KINDS[kind]
     number = isinstance(size, int | float | np.number) and not isinstance(size, bool)

@@ -5,12 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from cellabel.errors import InputError
 from cellabel.simulation._physics import PRESETS, family_of
 
 __all__ = ["Culture", "Microscope", "read_keywords"]
+
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((Integral,), "a whole number"),
+    "float": ((Real,), "a finite number"),
+    "bool": ((bool, np.bool_), "True or False"),
+    "str": ((str,), "a text"),
+    "datetime": ((datetime,), "a datetime"),
+}
+"""Annotation → what it takes, and how a person would say so."""
+
+
+def _require_types(keywords: Microscope | Culture) -> None:
+    """Refuse values that are not what their field is annotated as; None where that is allowed."""
+    for one in fields(keywords):
+        value, (annotation, _, optional) = getattr(keywords, one.name), str(one.type).partition(" | ")
+        if value is None and optional:
+            continue
+        types, words = _TYPES[annotation]
+        misread = isinstance(value, bool) and annotation != "bool"
+        if misread or not isinstance(value, types) or (isinstance(value, Real) and not isfinite(value)):
+            raise InputError(f"{one.name} is {value!r}; give {words}.")
 
 
 @dataclass(frozen=True)
@@ -48,6 +74,7 @@ class Microscope:
     noise_seed: int | None = None
 
     def __post_init__(self) -> None:
+        _require_types(self)
         if self.preset not in PRESETS:
             raise InputError(
                 f"No objective preset is called {self.preset!r}; choose one of {', '.join(PRESETS)}."
@@ -59,6 +86,11 @@ class Microscope:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"The microscope's {name} is {value!r}; give a number above 0.")
+        for name in ("extinction", "background_electrons"):
+            if (getattr(self, name) or 0) < 0:
+                raise InputError(f"The microscope's {name} is {getattr(self, name)!r}; give 0 or more.")
+        if self.lamp is not None and self.lamp > 1:
+            raise InputError(f"The lamp's level is {self.lamp!r}; give a share of the full well, up to 1.")
         if self.aperture >= 1.0:
             raise InputError(f"The numerical aperture is {self.aperture}; a dry objective stays below 1.")
 
@@ -109,6 +141,7 @@ class Culture:
     stain_lot: str = "lot-1"
 
     def __post_init__(self) -> None:
+        _require_types(self)
         if self.clones < 1 or self.clone_offset < 0:
             raise InputError(
                 f"{self.clones} clones from {self.clone_offset} on: give at least 1, counted from 0 or more."

@@ -30,7 +30,7 @@ def well_position(name: str) -> WellPosition:
     Raises:
         InputError: not a well of a 384-well plate, written as "A01".
     """
-    match = _WELL.match(name) if isinstance(name, str) else None
+    match = _WELL.fullmatch(name) if isinstance(name, str) else None
     if match is None:
         raise InputError(f"{name!r} is not a well; write a row A–P and a column 01–24, such as 'A01'.")
     return ord(match[1]) - ord("A"), int(match[2]) - 1

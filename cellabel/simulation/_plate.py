@@ -154,12 +154,13 @@ def _checked(
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not lower <= value <= upper:
             raise InputError(f"{what} is {value!r}; give a whole number from {lower} to {upper}.")
     plate_id = f"SIM{seed:05d}" if plate_id is None else plate_id
-    if not isinstance(plate_id, str) or not _PLATE_ID.match(plate_id):
+    if not isinstance(plate_id, str) or not _PLATE_ID.fullmatch(plate_id):
         raise InputError(
             f"{plate_id!r} is no plate id; use up to 100 letters, digits, '.', '_' and '-', "
             "beginning with a letter or a digit."
         )
-    if isinstance(stains, str) or len(set(stains)) < len(stains) or not set(stains) <= set(STAINS):
+    listed = isinstance(stains, Sequence) and not isinstance(stains, str)
+    if not listed or any(stain not in STAINS for stain in stains) or len(set(stains)) < len(stains):
         raise InputError(f"stains is {stains!r}; give each of {', '.join(STAINS)} at most once, in a tuple.")
     drifts = read_drifts(drift, drift_from, drift_shape, names)
     physics = family_of(microscope.family)

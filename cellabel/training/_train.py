@@ -11,7 +11,7 @@ import shutil
 import statistics
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ class TrainingResult:
 
 def train(
     dataset: Dataset,
-    config: TrainingConfig | None = None,
+    config: TrainingConfig | Mapping[str, Any] | None = None,
     *,
     initial: OrganelleModel | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
@@ -76,7 +76,7 @@ def train(
 
     Args:
         dataset: what to learn from.
-        config: how; None takes the defaults.
+        config: how, or its settings by name; None takes the defaults.
         initial: a model whose weights the training starts from, of the same network; None draws them. The
             result is averaged with it by `config.keep_initial`.
         resume: a checkpoint, or the folder that holds it; True takes up `<folder>.checkpoint` if it is there.
@@ -89,7 +89,7 @@ def train(
         InputError: settings that contradict the data set, a loss that is not finite (the field is named), a
             checkpoint that cannot be resumed.
     """
-    config = config or TrainingConfig()
+    config = TrainingConfig.model_validate({} if config is None else config)
     losses = dict(config.losses or dataset.recipe.losses)
     combined_loss(losses, binary=dataset.binary)
     result = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="cellabel-")) / "model"

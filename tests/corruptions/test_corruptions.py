@@ -41,6 +41,14 @@ def test_shape_and_dtype_stay_and_the_input_is_left_alone(kind, severity, dtype)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_bytes_does_not_matter(kind):
+    image = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    swapped = corrupt(image.astype(">u2"), kind, 3)
+    assert swapped.dtype == np.dtype(">u2")
+    np.testing.assert_array_equal(swapped, corrupt(image, kind, 3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_severity_zero_changes_nothing_even_above_the_full_scale(kind):
     image = noise(np.uint16)
     np.testing.assert_array_equal(corrupt(image, kind, 0, full_scale=4095), image)
@@ -121,6 +129,7 @@ def test_a_stack_is_corrupted_image_by_image():
 @pytest.mark.parametrize(
     ("kind", "severity", "scale", "image"),
     [
+        (["defocus"], 1, None, np.zeros((4, 4), np.uint8)),
         ("fog", 1, None, np.zeros((4, 4), np.uint8)),
         ("defocus", -1, None, np.zeros((4, 4), np.uint8)),
         ("defocus", 6, None, np.zeros((4, 4), np.uint8)),

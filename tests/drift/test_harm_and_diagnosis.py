@@ -132,6 +132,8 @@ def test_brightness_and_contrast_are_one_kind_unless_asked_apart(reference_image
     apart = diagnose(embed, reference_images, embed(brighter), exposure=False)
     assert together.kind == "exposure" and together.corruption == "brightness"
     assert apart.kind == "brightness" and apart.severity == 1
+    for alone in ("brightness", ["brightness", "defocus"]):
+        assert diagnose(embed, reference_images, embed(brighter), kinds=alone).kind == "brightness"
 
 
 def test_what_no_corruption_explains_is_none_of_these(reference_images):

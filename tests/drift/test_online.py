@@ -150,6 +150,11 @@ def test_an_alarm_does_not_reset_and_a_reset_starts_again_at_one(detector, strea
     assert step.time == 1 and step.threshold == detector.report.thresholds[0]
 
 
+def test_the_report_tells_the_thresholds_that_observations_are_compared_with(detector, stream):
+    used = [step.threshold for step in detector.update_many(stream[: WINDOW + 1])]
+    assert used[:WINDOW] == list(detector.report.thresholds) and used[WINDOW] == detector.report.threshold
+
+
 def test_a_full_start_is_silent_until_the_window_is_full(reference, stream):
     detector = OnlineMMD(50, WINDOW, start="full")
     detector.fit(reference)
@@ -255,6 +260,8 @@ def test_references_that_cannot_serve_are_refused_and_the_detector_stays_as_it_w
         detector.fit(reference, groups=np.arange(80) // 10)
     with pytest.raises(InputError, match="one label a row"):
         detector.fit(reference, groups=[1, 2])
+    with pytest.raises(InputError, match="no labels"):
+        detector.fit(reference, groups=3)
     assert detector.state_dict()["checksum"] == before and detector.fingerprint == fingerprint
 
 
@@ -289,6 +296,19 @@ def shared(path):
         _loaded[path] = OnlineMMD.load(path)
         _loaded[path].update_many(np.full((8, 5), 300.0))
     return _loaded[path]
+
+
+def test_complex_observations_are_refused_not_cut_to_their_real_part(detector):
+    with pytest.raises(InputError, match="complex"):
+        detector.update(np.zeros(5, complex))
+    assert detector.time == 0
+
+
+def test_a_state_or_a_place_that_is_none_is_refused(detector, tmp_path):
+    with pytest.raises(InputError, match="no detector state"):
+        detector.load_state_dict(None)
+    with pytest.raises(InputError, match="folder does not exist"):
+        detector.save(tmp_path / "missing" / "detector.npz")
 
 
 def test_ids_must_be_texts_and_as_many_as_rows(detector, stream):

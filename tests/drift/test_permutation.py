@@ -183,6 +183,11 @@ def test_the_median_of_all_pairs_is_exact_also_where_they_are_not_held_together(
         (np.zeros((5, 2)), np.ones((5, 2)), {"groups": list("aabbccddee")}),
         (np.zeros((5, 2)), np.ones((5, 2)), {"groups": list("aaaaabbbbb")}),
         (np.zeros((5, 2)), np.ones((5, 2)), {"n_permutations": 0}),
+        (np.zeros((5, 2)), np.ones((5, 2)), {"n_permutations": "9"}),
+        (np.zeros((5, 2)), np.ones((5, 2)), {"n_permutations": None}),
+        (np.zeros((5, 2)), np.ones((5, 2)), {"seed": -1}),
+        (np.zeros((5, 2)), np.ones((5, 2)), {"seed": "a"}),
+        (np.zeros((5, 2), complex), np.ones((5, 2)), {}),
         (np.arange(10).reshape(5, 2), np.ones((5, 2)), {"bandwidth": -1}),
     ],
 )

@@ -136,3 +136,39 @@ def test_doubled_units_and_missing_columns_are_refused():
         downstream_metrics(pd.concat([true, true.iloc[:1]]), predicted)
     with pytest.raises(InputError, match="Metadata_Plate"):
         downstream_metrics(true.drop(columns="Metadata_Plate"), predicted)
+
+
+def test_the_order_of_rows_on_either_side_changes_nothing():
+    true, predicted = tables(wells=6)
+    expected = downstream_metrics(true, predicted, n_bootstrap=50)
+    for seed in range(3):
+        shuffled = (side.sample(frac=1, random_state=seed + i) for i, side in enumerate((true, predicted)))
+        pd.testing.assert_frame_equal(
+            downstream_metrics(*shuffled, n_bootstrap=50), expected, check_exact=True
+        )
+
+
+def test_empty_tables_have_no_units_and_say_so():
+    true, predicted = tables()
+    row = downstream_metrics(true.iloc[:0], predicted.iloc[:0]).iloc[0]
+    assert row["feature"] == "Nuclei_Count" and row["n"] == 0 and "no unit" in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"by": []}, "`by`"),
+        ({"by": 3}, "`by`"),
+        ({"n_bootstrap": -1}, "n_bootstrap"),
+        ({"n_bootstrap": 2.5}, "n_bootstrap"),
+        ({"level": 0.0}, "level"),
+        ({"level": 1.0}, "level"),
+        ({"level": "x"}, "level"),
+        ({"predicted": [1, 2]}, "predicted side is a list"),
+        ({"true": None}, "true side is a NoneType"),
+    ],
+)
+def test_arguments_without_a_meaning_are_refused(options, named):
+    true, predicted = tables()
+    with pytest.raises(InputError, match=named):
+        downstream_metrics(**{"true": true, "predicted": predicted} | options)

@@ -181,3 +181,10 @@ def test_what_cannot_be_measured_is_refused(labels, image, word):
     for measure in (measure_objects, measure_field):
         with pytest.raises(InputError, match=word):
             measure(labels, image)
+
+
+@pytest.mark.parametrize("size", ["a", "0.65", 0, np.nan, [0.65]])
+def test_a_pixel_without_a_size_is_refused(size):
+    for measure in (measure_objects, measure_field):
+        with pytest.raises(InputError, match="pixel size"):
+            measure(np.ones((3, 3), int), np.ones((3, 3)), pixel_size_um=size)

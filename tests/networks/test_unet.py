@@ -176,6 +176,10 @@ def test_a_norm_over_the_frame_is_refused_with_the_reason(norm):
         {"dropout": 1.0},
         {"in_channels": 0},
         {"block": 0},
+        {"depth": "4"},
+        {"depth": True},
+        {"base_channels": 2.5},
+        {"dropout": "x"},
     ],
 )
 def test_impossible_networks_are_refused_in_one_sentence(arguments):

@@ -211,6 +211,16 @@ def test_an_image_that_changes_after_it_was_verified_is_not_given_out(metaxpress
         found.image("A01", 1, "nuclei")
 
 
+def test_what_is_no_path_is_refused(metaxpress: Folder, tmp_path: Path) -> None:
+    folder = metaxpress()
+    with pytest.raises(InputError, match="None is no folder"):
+        open_acquisition(None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no layout file"):
+        open_acquisition(folder, layout=tmp_path / "missing.yaml")
+    with pytest.raises(InputError, match="3 is no name of a layout"):
+        open_acquisition(folder, layout=3)  # type: ignore[arg-type]
+
+
 def test_asking_for_what_is_not_there_names_what_is(metaxpress: Folder) -> None:
     found = open_acquisition(metaxpress())
     with pytest.raises(InputError, match="channels transmitted, nuclei, gfp"):

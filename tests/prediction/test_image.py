@@ -149,12 +149,34 @@ def test_the_foreground_embedding_looks_where_the_stain_is():
     np.testing.assert_allclose(nothing.foreground_embedding, nothing.embedding, atol=1e-6)
 
 
-def test_a_bare_module_predicts_whole_images_only():
-    double = nn.Conv2d(1, 1, 3, padding=1)
-    assert predict_image(double, picture()).shape == (150, 203)
-    for arguments in ({"tile": 64}, {"return_embeddings": True}):
-        with pytest.raises(InputError, match="grid"):
-            predict_image(double, picture(), **arguments)
+@pytest.mark.parametrize("wrap", [lambda unet: nn.Conv2d(1, 1, 3, padding=1), nn.Sequential])
+def test_a_bare_module_predicts_whole_images_whatever_the_tile(wrap):
+    bare = wrap(network())
+    whole = predict_image(bare, picture())
+    assert whole.shape == (150, 203)
+    np.testing.assert_allclose(predict_image(bare, picture(), tile=64), whole, atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="bottleneck"):
+        predict_image(bare, picture(), return_embeddings=True)
+
+
+@pytest.mark.parametrize("wrap", [lambda unet: unet, nn.Sequential])
+def test_a_network_is_given_images_in_its_own_precision(wrap):
+    single = predict_image(network(), picture())
+    double = predict_image(wrap(network().double()), picture())
+    assert double.dtype == np.float32
+    np.testing.assert_allclose(double, single, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("made", [nn.Conv2d(1, 1, 3), nn.Flatten(), nn.MaxPool2d(2)])
+def test_an_output_of_another_size_is_refused(made):
+    with pytest.raises(InputError, match="size of its input"):
+        predict_image(made, picture())
+
+
+@pytest.mark.parametrize("made", [None, "nuclei", lambda image: image])
+def test_what_is_no_network_is_refused(made):
+    with pytest.raises(InputError, match="is no network"):
+        predict_image(made, picture())
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,9 @@ def test_no_radius_is_refused():
     for operation in (white_tophat, rolling_ball, subtract_background, opening):
         with pytest.raises(InputError, match="radius"):
             operation(np.ones((5, 5)), -1)
+        for radius in ("3", None):
+            with pytest.raises(InputError, match="is no radius"):
+                operation(np.ones((5, 5)), radius)
 
 
 def test_the_disk_is_the_same_after_a_turn():
@@ -132,6 +135,8 @@ def test_fields_without_light_are_left_out_and_never_alone():
 def test_too_few_or_unlike_fields_are_refused():
     with pytest.raises(InputError, match="at least 3"):
         flat_field([np.ones((5, 5))] * 2)
+    with pytest.raises(InputError, match="not None"):
+        flat_field(None)
     with pytest.raises(InputError, match="one shape"):
         flat_field([np.ones((5, 5))] * 2 + [np.ones((5, 6))])
     with pytest.raises(InputError, match="gain"):

@@ -32,6 +32,7 @@ def field():
     [
         (np.zeros((4, 4, 3)), "project the z-steps"),
         (np.zeros((0, 4)), "shape"),
+        ([[1, 2], [3]], "several lengths"),
         (np.array([["a"]]), "type"),
         (np.full((4, 4), np.nan), "16 of 16"),
         (np.array([[0.0, np.inf]]), "infinite"),

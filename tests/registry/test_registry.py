@@ -139,6 +139,24 @@ def test_a_promotion_moves_the_aliases_and_keeps_its_reason(two):
     assert two.challenger("nuclei") is None
 
 
+def test_a_version_is_named_by_its_number_or_by_what_the_registry_gave(two, tmp_path, trained):
+    waiting = two.challenger("nuclei")
+    assert two.promote("nuclei", waiting, reason="better").version == waiting.version
+    assert two.version("nuclei", two.champion("nuclei")).version == waiting.version
+    er = two.register(trained(tmp_path / "er", organelle="er"), "er")
+    with pytest.raises(InputError, match="Version 1 of cellabel-er is none of cellabel-nuclei"):
+        two.promote("nuclei", er, reason="mistaken")
+
+
+@pytest.mark.parametrize("reason", ["", "  ", None])
+def test_a_change_of_champion_without_a_reason_is_refused(two, reason):
+    with pytest.raises(InputError, match="promotion has no reason"):
+        two.promote("nuclei", 2, reason=reason)
+    with pytest.raises(InputError, match="rollback has no reason"):
+        two.rollback("nuclei", reason=reason)
+    assert two.champion("nuclei").version == 1
+
+
 def test_a_promotion_repeated_changes_nothing(two):
     first = two.promote("nuclei", 2, reason="once")
     second = two.promote("nuclei", 2, reason="twice")
@@ -334,7 +352,7 @@ def test_a_loaded_model_knows_its_version_and_predicts_what_the_trained_one_did(
     folder, model = network_folder
     registry.register(folder, "nuclei")
     registry.promote("nuclei", 1, reason="first")
-    loaded = registry.load("nuclei", "champion")
+    loaded = registry.load("nuclei", version=registry.champion("nuclei"))
     assert (loaded.name, loaded.version, loaded.organelle) == ("cellabel-nuclei", "1", "nuclei")
     image = np.random.default_rng(0).normal(size=(24, 40))
     np.testing.assert_array_equal(predict_image(loaded, image), predict_image(model, image))
@@ -419,6 +437,17 @@ def test_a_place_that_cannot_hold_a_database_is_told_in_a_sentence(tmp_path):
     (tmp_path / "mlflow.db").write_text("not a database")
     with pytest.raises(InputError, match="cannot be used"):
         ModelRegistry(f"sqlite:///{tmp_path / 'mlflow.db'}").versions("nuclei")
+
+
+@pytest.mark.parametrize("uri", ["", Path("x.db"), 3])
+def test_an_address_that_is_no_text_is_refused(uri):
+    with pytest.raises(InputError, match="is no text"):
+        ModelRegistry(uri)
+
+
+def test_what_is_no_training_is_refused(registry):
+    with pytest.raises(InputError, match="NoneType is no trained model"):
+        registry.register(None, "nuclei")
 
 
 def test_the_default_database_lies_in_the_home(tmp_path, monkeypatch):

@@ -170,6 +170,12 @@ def test_what_is_no_image_is_refused(bad):
         segment(bad)
 
 
+@pytest.mark.parametrize("size", ["a", 0, np.inf])
+def test_a_pixel_without_a_size_is_refused(size):
+    with pytest.raises(InputError, match="pixel size"):
+        segment(np.ones((20, 20)), pixel_size_um=size)
+
+
 def test_an_unknown_step_is_refused_with_the_known_ones():
     broken = dataclasses.replace(ORGANELLES["nuclei"], segmentation=(Step("magic"),))
     with pytest.raises(InputError, match="split_touching"):

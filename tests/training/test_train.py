@@ -283,6 +283,22 @@ def test_pearsons_loss_alone_leaves_arbitrary_units(dataset):
     assert mixed.model.config["intensity_units"] == "stain"
 
 
+def test_settings_by_name_are_a_configuration(dataset, monkeypatch):
+    class Reached(Exception):
+        """Training would begin."""
+
+    def fit(plan, checkpoint):
+        raise Reached(plan.config)
+
+    monkeypatch.setattr("cellabel.training._train._fit_in_memory", fit)
+    with pytest.raises(Reached) as reached:
+        train(dataset, {"max_steps": 3})
+    assert reached.value.args == (TrainingConfig(max_steps=3),)
+    for wrong in ({"speed": 3}, 3):
+        with pytest.raises(InputError, match="training setting"):
+            train(dataset, wrong)
+
+
 def test_bce_needs_a_mask(dataset):
     with pytest.raises(InputError, match="binary target"):
         train(dataset, tiny(losses={"bce": 1.0}))
