@@ -394,8 +394,11 @@ def load_settings(**changes: Any) -> Settings:
     """
     _check_environment()
     try:
-        return Settings(**changes)
+        settings = Settings(**changes)
     except ValidationError as error:
         raise InputError(_sentence(error.errors()[0], _settings_file(changes.get("home")))) from error
     except SettingsError as error:
         raise InputError(f"A setting cannot be read ({_flat(error)}): write its variable as JSON.") from error
+    if settings.home.is_file():
+        raise InputError(f"There is no home at {settings.home}, which is a file: give a folder's name.")
+    return settings
