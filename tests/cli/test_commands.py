@@ -587,6 +587,18 @@ def test_a_version_goes_from_the_gate_to_predictions_and_back(workplace, tmp_pat
     assert run("plates", "show", PLATE, "--json").json["predicted"] == {"nuclei": 1}
 
 
+def test_every_table_is_described_with_its_columns(workplace):
+    import pandas as pd
+
+    text = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()
+    tables = workplace / "home" / "tables"
+    assert [folder.name for folder in tables.iterdir() if f"`{folder.name}/" not in text] == []
+    ours = [name for name in pd.read_parquet(tables / "quality" / f"{PLATE}.parquet") if "_" in name]
+    ours += [*pd.read_parquet(tables / "agreement" / "nuclei" / f"{PLATE}.parquet")]
+    ours = [name for name in ours if not name.startswith("Metadata_") and not name.endswith("_upper")]
+    assert [name for name in ours if name not in text] == []
+
+
 def test_a_newer_version_is_promoted_and_rolled_back(workplace):
     assert run("models", "promote", "nuclei", "--version", 1, "--reason", "the first").code == 0
     assert run("train", "nuclei", "--max-steps", 3, "--json").json["version"] == 2
