@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
+    SettingsError,
 )
 
-from cellabel.errors import InputError
+from cellabel.errors import InputError, did_you_mean
+from cellabel.organelles import organelle
+from cellabel.training_settings import TrainingConfig
 
 __all__ = [
     "DriftSettings",
@@ -32,6 +37,7 @@ __all__ = [
     "load_settings",
 ]
 
+PREFIX = "CELLABEL_"
 HOME_VARIABLE = "CELLABEL_HOME"
 
 
@@ -225,7 +231,7 @@ class Settings(BaseSettings):
     """Everything that a site can decide."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CELLABEL_", env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
     )
 
     home: Path = Field(Path(".cellabel"), description="The folder under which everything local lies.")
@@ -253,6 +259,19 @@ class Settings(BaseSettings):
     retraining: RetrainingSettings = RetrainingSettings()
     selection: SelectionSettings = SelectionSettings()
 
+    @field_validator("organelles")
+    @classmethod
+    def _with_a_recipe(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(organelle(name).name for name in names)
+
+    @model_validator(mode="after")
+    def _trainable(self) -> Self:
+        """A training that cannot be is told now, not when the first run trains."""
+        training = self.models.training
+        for changes in (training, {**training, **self.retraining.training}):
+            TrainingConfig(**{"seed": self.models.seed, **changes})
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -264,7 +283,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then the home's settings.yaml."""
         file = _settings_file(init_settings().get("home"))
-        return (init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=file))
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, _content(file)))
 
     @property
     def inbox_folder(self) -> Path:
@@ -292,6 +311,78 @@ def _settings_file(home: str | Path | None = None) -> Path:
     return Path(home or os.environ.get(HOME_VARIABLE) or ".cellabel") / "settings.yaml"
 
 
+def _content(file: Path) -> dict[str, Any]:
+    """What a settings file says; nothing where there is none.
+
+    Raises:
+        InputError: it cannot be read, is not YAML, or holds something else than names and values.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): see that you may read it.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file} is not valid YAML ({_flat(error)}): mend it, or move it away to go by the defaults."
+        ) from error
+    if not isinstance(content, dict | None):
+        raise InputError(
+            f"{file} holds no settings but a {type(content).__name__}: write one NAME: VALUE a line."
+        )
+    return {str(name): value for name, value in (content or {}).items()}
+
+
+def _flat(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _check_environment() -> None:
+    """Refuse a variable that is meant for a setting and names none.
+
+    Others that begin with CELLABEL_ are left alone: Kubernetes makes CELLABEL_PORT of a service's name.
+
+    Raises:
+        InputError: such a variable is set.
+    """
+    for variable in sorted(os.environ):
+        if not variable.upper().startswith(PREFIX):
+            continue
+        section, nested, _ = variable[len(PREFIX) :].lower().partition("__")
+        if section in Settings.model_fields:
+            continue
+        hint = did_you_mean(section, Settings.model_fields)
+        if nested or hint:
+            raise InputError(
+                f"There is no setting {section}{hint}: correct or unset the variable {variable}."
+            )
+
+
+def _sentence(error: ErrorDetails, file: Path) -> str:
+    """What is wrong with a setting, and where it may come from."""
+    name = ".".join(str(part) for part in error["loc"])
+    reason = error["msg"].removeprefix("Value error, ").rstrip(".")
+    where = f"mend it in {file} or in the variable {PREFIX}{name.upper().replace('.', '__')}"
+    if error["type"] == "extra_forbidden":
+        return (
+            f"There is no setting {name}{did_you_mean(str(error['loc'][-1]), _names_beside(error))}: {where}."
+        )
+    if not name:  # of models.training and retraining.training, which tell it themselves
+        return f"{reason}: mend models.training or retraining.training in {file}."
+    return f"The setting {name} cannot be used ({reason}): {where}."
+
+
+def _names_beside(error: ErrorDetails) -> list[str]:
+    """The settings that there are where an unknown one was given."""
+    model: Any = Settings
+    for part in error["loc"][:-1]:
+        found = getattr(model, "model_fields", {}).get(str(part))
+        model = found.annotation if found else None
+    return list(getattr(model, "model_fields", ()))
+
+
 def load_settings(**changes: Any) -> Settings:
     """The settings of this process.
 
@@ -301,13 +392,13 @@ def load_settings(**changes: Any) -> Settings:
     Raises:
         InputError: a value that cannot be, with its name and where it may come from.
     """
+    _check_environment()
     try:
-        return Settings(**changes)
+        settings = Settings(**changes)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        file = _settings_file(changes.get("home"))
-        raise InputError(
-            f"The setting {name} cannot be used ({first['msg']}): mend it in {file} "
-            f"or in the variable CELLABEL_{name.upper().replace('.', '__')}."
-        ) from error
+        raise InputError(_sentence(error.errors()[0], _settings_file(changes.get("home")))) from error
+    except SettingsError as error:
+        raise InputError(f"A setting cannot be read ({_flat(error)}): write its variable as JSON.") from error
+    if settings.home.is_file():
+        raise InputError(f"There is no home at {settings.home}, which is a file: give a folder's name.")
+    return settings

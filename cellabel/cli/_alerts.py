@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cellabel.cli._drift import By, Genuine
+from cellabel.cli._home import settings_of_existing_home
 from cellabel.cli._output import Json, json_text, note, say, show
 from cellabel.errors import InputError
 
@@ -33,7 +34,7 @@ def list_alerts(
 
     if kind is not None and kind not in KINDS:
         raise InputError(f"No alert is of the kind {kind!r}; the kinds are {', '.join(KINDS)}.")
-    ledger = AlertLedger(str(open_home().alerts))
+    ledger = AlertLedger(str(open_home(settings_of_existing_home()).alerts))
     found = [
         (alert, ledger.acknowledgement(alert.id))
         for alert in ledger.alerts(kind, unacknowledged=not everything)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.exceptions import TyperException
 
 from cellabel.cli._alerts import alerts
 from cellabel.cli._drift import drift
@@ -28,17 +28,35 @@ app = typer.Typer(
 )
 
 BAD_INPUT = 2
+STOPPED = 130
 
 
-def main() -> None:
-    """Run the command line; bad input is one sentence and exit code 2."""
+def run() -> int:
+    """Run the command that was typed; what is wrong with it or its input is one sentence.
+
+    Returns:
+        The exit code.
+    """
     try:
-        app()
+        return int(typer.main.get_command(app).main(prog_name="cellabel", standalone_mode=False) or 0)
+    except typer.Abort:
+        return STOPPED
+    except TyperException as error:
+        return _refused(_usage(error))
     except InputError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[red]cellabel:[/red] {escape(str(error))}", highlight=False
-        )
-        sys.exit(BAD_INPUT)
+        return _refused(str(error))
+
+
+def _refused(sentence: str) -> int:
+    Console(stderr=True, soft_wrap=True).print(f"[red]cellabel:[/red] {escape(sentence)}", highlight=False)
+    return BAD_INPUT
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the words of a command, and where to read which there are."""
+    said = " ".join(error.format_message().split()).rstrip(".?") or "No command was given"
+    context = getattr(error, "ctx", None)
+    return f"{said}; see {context.command_path if context else 'cellabel'} --help."
 
 
 @app.command()

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellabel.cli._output import Json, json_text, say, show
+from cellabel.cli._home import settings_of_existing_home
+from cellabel.cli._output import Json, counted, json_text, say, show
 from cellabel.errors import InputError
 
 if TYPE_CHECKING:
     from cellabel.alerts import AlertLedger
+    from cellabel.drift.incidents import Incident
 
 __all__ = ["By", "Genuine", "drift"]
 
@@ -72,14 +74,15 @@ def list_incidents(
     from cellabel.loop import incidents
     from cellabel.stores import open_home
 
-    found = [one for one in incidents(open_home()) if one.is_open or not only_open]
+    home = open_home(settings_of_existing_home())
+    found = [one for one in incidents(home) if one.is_open or not only_open]
     if as_json:
         json_text([one.to_dict() for one in found])
         return
-    columns = ("incident", "instrument", "opened", "severity", "status", "plates", "harm", "most harmed")
+    columns = ("incident", "instrument", "opened", "severity", "status", "snoozed until", "plates", "harm")
     show(
         "Drift incidents",
-        (*columns, "diagnosis", "seen by"),
+        (*columns, "most harmed", "diagnosis", "seen by"),
         [
             (
                 one.id,
@@ -87,6 +90,7 @@ def list_incidents(
                 f"{one.opened_at:%Y-%m-%d %H:%M}",
                 one.severity,
                 one.status,
+                _snoozed(one),
                 one.plates,
                 one.harm,
                 one.most_harmed,
@@ -117,7 +121,7 @@ def ack(
     if as_json:
         json_text({"incident": incident, "acknowledged_by": person, "alerts": alerts})
         return
-    say(f"Incident {incident} is acknowledged by {person}, with {len(alerts)} alerts.")
+    say(f"Incident {incident} is acknowledged by {person}, with {counted(len(alerts), 'alert')}.")
 
 
 @drift.command()
@@ -170,6 +174,15 @@ def resume(incident: IncidentId, by: By, as_json: Json = False) -> None:
 
     going_on = resume_incident(open_home(), incident, _person(by))
     json_text(going_on.to_dict()) if as_json else say(f"Incident {incident} goes on: {going_on.status}.")
+
+
+def _snoozed(incident: Incident) -> str | None:
+    """Until when nothing is done about an incident; None where it does not wait."""
+    from datetime import UTC, datetime
+
+    until = incident.snoozed_until
+    waits = incident.is_open and until is not None and until > datetime.now(UTC)
+    return f"{until:%Y-%m-%d %H:%M}" if waits else None
 
 
 def _person(by: str) -> str:

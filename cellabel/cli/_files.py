@@ -15,9 +15,18 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["IMAGE_SUFFIXES", "read_image", "read_values", "write_image", "write_table", "writing"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "check_table_name",
+    "read_image",
+    "read_values",
+    "write_image",
+    "write_table",
+    "writing",
+]
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
+TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 def read_image(path: Path) -> NDArray:
@@ -89,6 +98,16 @@ def write_image(
         replace_bytes(UPath(path), data)
 
 
+def check_table_name(path: Path) -> None:
+    """Check, before the work, that a file's name says what table it is.
+
+    Raises:
+        InputError: another suffix than .csv or .parquet.
+    """
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise InputError(f"{path} cannot hold a table: name a file that ends in .csv or .parquet.")
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, or Parquet where the name says so, whole or not at all.
 
@@ -99,14 +118,13 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
     from cellabel.stores import replace_bytes
 
+    check_table_name(path)
     if path.suffix.lower() == ".csv":
         data = table.to_csv(index=False).encode()
-    elif path.suffix.lower() == ".parquet":
+    else:
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
         data = buffer.getvalue()
-    else:
-        raise InputError(f"{path} cannot hold a table: name a file that ends in .csv or .parquet.")
     with writing(path):
         replace_bytes(UPath(path), data)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellabel.cli._files import IMAGE_SUFFIXES, read_image, write_image, write_table
-from cellabel.cli._output import Json, json_text, note, say, show, show_frame, working
-from cellabel.cli._training import OrganelleName
+from cellabel.cli._files import IMAGE_SUFFIXES, check_table_name, read_image, write_image, write_table
+from cellabel.cli._output import Json, counted, json_text, note, say, show, show_frame, working
+from cellabel.cli._training import OrganelleName, require_versions
 from cellabel.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,11 +75,19 @@ def _predict_image(
         from cellabel.prediction import predict_stain
         from cellabel.registry import ModelRegistry
 
-        model = ModelRegistry().load(recipe.name, version)
+        registry = ModelRegistry()
+        require_versions(registry, recipe.name)
+        model = registry.load(recipe.name, version)
         size = model.pixel_size_um if pixel_size_um is None else pixel_size_um
         predicted = predict_stain(model, image, pixel_size_um=size).image
     units = "probability" if model.binary else str(model.config["intensity_units"])
-    told = {"organelle": recipe.name, "model": model.name, "version": int(model.version), "units": units}
+    told = {
+        "organelle": recipe.name,
+        "model": model.name,
+        "version": int(model.version),
+        "units": units,
+        "pixel_size_um": size,
+    }
     write_image(out, predicted.astype("float32"), source=path, description=told)
     if as_json:
         spread = {"min": predicted.min(), "mean": predicted.mean(), "max": predicted.max()}
@@ -87,13 +95,21 @@ def _predict_image(
         return
     say(
         f"{out}: {recipe.name} by {model.name} version {model.version}, {predicted.shape[0]} × "
-        f"{predicted.shape[1]} px, {predicted.min():.4g} to {predicted.max():.4g} ({units})."
+        f"{predicted.shape[1]} px, {predicted.min():.4g} to {predicted.max():.4g} ({units}); "
+        f"{_pixel(size, pixel_size_um)}."
     )
+
+
+def _pixel(size: float, given: float | None) -> str:
+    """The size of a pixel that was gone by, and whether it is a guess."""
+    return f"{size:g} µm a pixel" + (" assumed" if given is None else "")
 
 
 def _predict_plate(
     home: Home, recipe: Organelle, plate_id: str, version: str, out: Path | None, as_json: bool
 ) -> None:
+    if out is not None:
+        check_table_name(out)
     with working(f"predicting {recipe.name} in plate {plate_id}") as tell:
         from cellabel.alerts import AlertLedger
         from cellabel.loop import measure_prediction, store_prediction, watch_new_champion
@@ -101,9 +117,10 @@ def _predict_plate(
         from cellabel.registry import ModelRegistry
 
         registry, plate = ModelRegistry(), open_plate(home.plates, plate_id)
+        require_versions(registry, recipe.name)
         number = registry.version(recipe.name, version).version
         record = store_prediction(home, plate, registry.load(recipe.name, number), number)
-        tell(f"{record['n_fields']} fields predicted, measuring them")
+        tell(f"{counted(record['n_fields'], 'field')} predicted, measuring")
         measured = measure_prediction(home, plate_id, recipe, registry)
         trial = watch_new_champion(home, registry, AlertLedger(str(home.alerts)), recipe)
     if out is not None:
@@ -122,7 +139,7 @@ def _predict_plate(
     if measured.agreement is not None:
         columns = ["feature", "pearson", "concordance", "bias", "n"]
         show_frame("Against the plate's own stain", measured.agreement[columns])
-    say(f"{place}: {record['n_fields']} fields by version {number}.")
+    say(f"{place}: {counted(record['n_fields'], 'field')} by version {number}.")
     if trial.champion:
         note(f"{recipe.name}: {trial.sentence}.")
 
@@ -148,9 +165,12 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Segment one image by the organelle's recipe and measure its objects."""
+    from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM
     from cellabel.organelles import organelle as recipe_of
 
     recipe, pixels = recipe_of(organelle), read_image(image)
+    if out is not None:
+        check_table_name(out)
     is_prepared = pixels.dtype.kind == "f" if prepared is None else prepared
     with working(f"measuring {recipe.name} in {image.name}"):
         from cellabel.measurement import measure_field, measure_objects
@@ -168,7 +188,11 @@ def measure(
         json_text({"image": image, "prepared": is_prepared, "field": values, "objects": objects})
         return
     show(f"{recipe.name} in {image}", ("feature", "value"), list(values.items()))
-    say(f"{len(objects)} objects" + (f", one row each in {out}." if out else "."))
+    size = REFERENCE_PIXEL_SIZE_UM if pixel_size_um is None else pixel_size_um
+    say(
+        f"{counted(len(objects), 'object')}; {_pixel(size, pixel_size_um)}"
+        + (f"; one row each in {out}." if out else ".")
+    )
     note(
         "Taken as prepared: no background was subtracted."
         if is_prepared

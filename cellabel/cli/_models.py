@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cellabel.cli._home import settings_of_existing_home
 from cellabel.cli._output import Json, json_text, note, say, show, show_frame, working
-from cellabel.cli._training import OrganelleName, measured_in_training
+from cellabel.cli._training import OrganelleName, measured_in_training, require_versions
 from cellabel.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ def list_models(
 ) -> None:
     """List all versions, the newest first, and what was said of each."""
     from cellabel.organelles import organelle as recipe_of
-    from cellabel.settings import load_settings
 
-    names = load_settings().organelles if organelle is None else (recipe_of(organelle).name,)
+    chosen = None if organelle is None else recipe_of(organelle).name
+    settings = settings_of_existing_home()
+    names = settings.organelles if chosen is None else (chosen,)
     with working("asking the registry"):
         from cellabel.registry import ModelRegistry
 
@@ -84,9 +86,9 @@ def compare(
     with working("asking the registry"):
         from cellabel.registry import ModelRegistry
 
-        table = ModelRegistry().compare(name, *(versions or ()))
-    if not len(table.columns):
-        raise InputError(f"There is no version of {name} yet: train one by cellabel train {name}.")
+        registry = ModelRegistry()
+        require_versions(registry, name)
+        table = registry.compare(name, *(versions or ()))
     if as_json:
         json_text({"organelle": name, "metrics": {str(v): table[v].to_dict() for v in table.columns}})
         return
@@ -146,6 +148,7 @@ def rollback(
         from cellabel.registry import ModelRegistry
 
         registry = ModelRegistry()
+        require_versions(registry, recipe.name)
         back = registry.previous_champion(recipe.name)
         if back is not None:
             measured_in_training(registry, recipe.name, back.version)

@@ -19,7 +19,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Json", "json_text", "note", "plain", "say", "show", "show_frame", "working"]
+__all__ = ["Json", "counted", "json_text", "note", "plain", "say", "show", "show_frame", "working"]
 
 Json = Annotated[
     bool,
@@ -38,6 +38,11 @@ def say(sentence: str) -> None:
 def note(sentence: str) -> None:
     """One sentence beside the result, to standard error."""
     Console(stderr=True, soft_wrap=True).print(f"[dim]{escape(sentence)}[/dim]", highlight=False)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 well`, `2 wells`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

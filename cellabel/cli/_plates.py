@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellabel.cli._output import Json, json_text, note, say, show, working
+from cellabel.cli._home import settings_of_existing_home
+from cellabel.cli._output import Json, counted, json_text, note, say, show, working
 from cellabel.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["import_folder", "plates"]
 
 plates = typer.Typer(no_args_is_help=True, help="The stored plates: what is in, and what may be used.")
+
+STATUSES = ("accepted", "quarantined", "retired", "arriving", "damaged")
+"""What a plate may be; damaged: its record cannot be read."""
+
+KNOWN = ("n_fields", "n_quarantined", "channels", "pixel_size_um", "acquired_at", "instrument", "source")
+"""Fields of a plate's record that are shown."""
 
 PlateId = Annotated[str, typer.Argument(help="A stored plate's id.", show_default=False)]
 
@@ -71,8 +78,8 @@ def import_folder(
         return
     plate = taken.plate
     say(
-        f"Plate {name} is in: {len(plate.wells)} wells, {len(taken.quality)} fields of "
-        f"{', '.join(plate.channels)}; {len(plate.quarantined)} fields are quarantined."
+        f"Plate {name} is in: {counted(len(plate.wells), 'well')}, {counted(len(taken.quality), 'field')} of "
+        f"{', '.join(plate.channels)}; quarantined: {counted(len(plate.quarantined), 'field')}."
     )
     if len(failed):
         columns = ["Metadata_Well", "Metadata_Site", "reason"]
@@ -86,15 +93,17 @@ def import_folder(
 @plates.command("list")
 def list_plates(
     status: Annotated[
-        str | None, typer.Option(help="Only these: accepted, quarantined, retired or arriving.")
+        str | None, typer.Option(help="Only these: accepted, quarantined, retired, arriving or damaged.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the plates: state, channels, when imaged, what has been predicted, drift."""
     from cellabel.stores import open_home
 
-    home = open_home()
-    found = [_state(home, name) for name in home.plates.names()]
+    if status not in (None, *STATUSES):
+        raise InputError(f"No plate is called {status!r}: give one of {', '.join(STATUSES)}.")
+    home = open_home(settings_of_existing_home())
+    found = [_state_or_damage(home, name) for name in home.plates.names()]
     found = [state for state in found if status in (None, state["status"])]
     if as_json:
         json_text(found)
@@ -134,9 +143,7 @@ def show_plate(plate: PlateId, as_json: Json = False) -> None:
     if as_json:
         json_text(state)
         return
-    rows = [(name.replace("_", " "), value) for name, value in state.items() if name != "failed_quality"]
-    predicted = [f"{name} v{version}" for name, version in state["predicted"].items()]
-    show(f"Plate {plate}", ("", ""), [(n, predicted if n == "predicted" else value) for n, value in rows])
+    show(f"Plate {plate}", ("", ""), _rows(state))
     if state["failed_quality"]:
         failed = [list(row.values()) for row in state["failed_quality"]]
         show("Fields that fail the quality check", ("well", "site", "reason"), failed)
@@ -190,6 +197,19 @@ def retire(
     json_text(_state(home, plate)) if as_json else say(f"Plate {plate} is retired: {reason}.")
 
 
+def _rows(state: dict[str, Any]) -> list[tuple[str, Any]]:
+    """A plate's state for people: whether it may train although it drifted is said where it matters."""
+    shown = {
+        **{name: value for name, value in state.items() if name != "failed_quality"},
+        "predicted": [f"{name} v{version}" for name, version in state["predicted"].items()],
+    }
+    if not shown.pop("accepted_for_training"):
+        return [(name.replace("_", " "), value) for name, value in shown.items()]
+    return [(name.replace("_", " "), value) for name, value in shown.items()] + [
+        ("for training", "released although it drifted")
+    ]
+
+
 def _record(home: Home, plate: str) -> dict[str, Any]:
     """What the store knows of a plate.
 
@@ -204,16 +224,28 @@ def _record(home: Home, plate: str) -> dict[str, Any]:
     return record
 
 
+def _state_or_damage(home: Home, plate: str) -> dict[str, Any]:
+    """As `_state`; a plate whose records cannot be read does not hide the others."""
+    try:
+        return _state(home, plate)
+    except InputError as error:
+        nothing = dict.fromkeys((*KNOWN, "content_hash"))
+        return {"plate_id": plate, "status": "damaged", "reason": str(error), **nothing} | {
+            "accepted_for_training": False,
+            "predicted": {},
+            "drift": "",
+        }
+
+
 def _state(home: Home, plate: str) -> dict[str, Any]:
     from cellabel.loop import plate_status
 
     record, status = home.plates.record(plate) or {}, plate_status(home, plate)
-    known = ("n_fields", "n_quarantined", "channels", "pixel_size_um", "acquired_at", "instrument", "source")
     return {
         "plate_id": plate,
         "status": status.status,
         "reason": status.reason,
-        **{name: record.get(name) for name in known},
+        **{name: record.get(name) for name in KNOWN},
         "content_hash": record.get("content_hash"),
         "accepted_for_training": bool(record.get("accepted_for_training")),
         "predicted": status.predicted,
@@ -263,13 +295,18 @@ def _well(acquisition: Acquisition, well: str) -> dict[str, Any]:
     return {"well": well, "sites": sites, "channels": shown, "planes": planes, "missing": missing}
 
 
+def _planned(wells: int) -> str:
+    return counted(wells, "well") if wells else "no wells"
+
+
 def _show_contents(found: dict[str, Any]) -> None:
     say(f"Layout {found['layout']}. {found['explanation']}")
     pixel = f"{found['pixel_size_um']} µm a pixel" if found["pixel_size_um"] else "pixel size unknown"
     say(
-        f"Plate {found['plate_id']}: {found['n_fields']} fields of {', '.join(found['channels'])}; {pixel}; "
+        f"Plate {found['plate_id']}: {counted(found['n_fields'], 'field')} of "
+        f"{', '.join(found['channels'])}; {pixel}; "
         f"acquired {found['acquired_at'] or 'at an unknown time'} on "
-        f"{found['instrument'] or 'an unknown instrument'}; {found['planned_wells'] or 'no'} wells in the "
+        f"{found['instrument'] or 'an unknown instrument'}; {_planned(found['planned_wells'])} in the "
         "plan."
     )
     columns = ("well", "sites", "channels", "planes", "missing")
@@ -280,6 +317,6 @@ def _show_contents(found: dict[str, Any]) -> None:
     if issues:
         show("Issues", ("well", "site", "channel", "what", "effect"), issues)
     say(
-        f"It would be {found['would_be']}: {found['n_quarantined']} of {found['n_fields']} fields cannot be "
-        "used. Nothing was written."
+        f"It would be {found['would_be']}: {found['n_quarantined']} of "
+        f"{counted(found['n_fields'], 'field')} cannot be used. Nothing was written."
     )

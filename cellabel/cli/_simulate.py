@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cellabel.cli._files import read_values, writing
-from cellabel.cli._output import Json, json_text, say, working
+from cellabel.cli._output import Json, counted, json_text, say, working
 from cellabel.errors import InputError
 
 __all__ = ["simulate"]
@@ -92,8 +92,9 @@ def simulate(
         )
         return
     say(
-        f"{plate.path}: plate {plate.plate_id}, {len(plate.plan)} wells, {len(plate.fields)} fields, "
-        f"{len(plate.cells)} cells; the truth lies in {plate.path / 'truth'}."
+        f"{plate.path}: plate {plate.plate_id}, {counted(len(plate.plan), 'well')}, "
+        f"{counted(len(plate.fields), 'field')}, {counted(len(plate.cells), 'cell')}; "
+        f"the truth lies in {plate.path / 'truth'}."
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cellabel.loop.held_out import HeldOut
     from cellabel.settings import Settings
 
-__all__ = ["OrganelleName", "evaluate", "train"]
+__all__ = ["OrganelleName", "evaluate", "require_versions", "train"]
 
 OrganelleName = Annotated[
     str,
@@ -42,7 +42,10 @@ def train(
         typer.Option(help="Corruption to withstand: defocus, contrast or brightness.", show_default=False),
     ] = "",
     severity: Annotated[
-        list[int] | None, typer.Option(help="Severities of that corruption, −5…5; may be repeated.")
+        list[int] | None,
+        typer.Option(
+            help="Severities of that corruption: 1…5 for defocus, −5…5 for the others; may be repeated."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +54,10 @@ def train(
         raise InputError("A corruption needs its severities: give --corruption and --severity together.")
     from cellabel.organelles import organelle as recipe_of
     from cellabel.settings import load_settings
+    from cellabel.severities import amount_of
 
+    for one in severity or ():
+        amount_of(corruption, one)
     recipe = recipe_of(organelle)
     settings = _changed(load_settings(), max_steps, seed, read_values(setting))
     with working(f"training {recipe.name}") as tell:
@@ -118,6 +124,7 @@ def evaluate(
         from cellabel.registry import ModelRegistry
 
         registry = ModelRegistry()
+        require_versions(registry, recipe.name)
         chosen = registry.version(recipe.name, _which(registry, recipe.name) if version is None else version)
         held_out = (_judged_anew if anew else measured_in_training)(registry, recipe.name, chosen.version)
         agreement, robustness = held_out.agreement(), robustness_table(held_out, recipe)
@@ -167,6 +174,16 @@ def _judged_anew(registry: Any, organelle: str, version: int) -> HeldOut:
     home = open_home()
     dataset = current_dataset(home, recipe_of(organelle))
     return judge(home, registry.load(organelle, version), dataset, test_only=True)
+
+
+def require_versions(registry: Any, organelle: str) -> None:
+    """Check that there is a model at all.
+
+    Raises:
+        InputError: no version of the organelle is registered.
+    """
+    if not registry.versions(organelle):
+        raise InputError(f"There is no version of {organelle} yet: train one by cellabel train {organelle}.")
 
 
 def _which(registry: Any, organelle: str) -> str | int:

@@ -16,13 +16,12 @@ from cellabel.corruptions._pupil import (
 )
 from cellabel.corruptions._table import (
     DESTROYED_SHARE,
-    KINDS,
-    SEVERITIES,
     clipped_share,
     corrupt,
     defocus_kernel,
     full_scale_of,
 )
+from cellabel.severities import KINDS, SEVERITIES
 
 __all__ = [
     "DESTROYED_SHARE",

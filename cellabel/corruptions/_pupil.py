@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import fft, optimize, special
 
 from cellabel.corruptions._optics import as_dtype, check_optics, image_to_defocus, pupil_phase, reach_px
-from cellabel.corruptions._table import SEVERITIES
 from cellabel.errors import InputError
+from cellabel.severities import SEVERITIES
 
 
 @lru_cache(maxsize=64)

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from numbers import Real
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellabel.errors import InputError
+from cellabel.severities import SEVERITIES, amount_of
 
 Array = NDArray[np.floating]
-
-SEVERITIES: Mapping[str, Mapping[int, float]] = MappingProxyType(
-    {
-        "defocus": MappingProxyType({0: 0.0, 1: 0.5, 2: 1.0, 3: 1.5, 4: 2.0, 5: 3.0}),
-        "contrast": MappingProxyType(
-            {-5: 3.5, -4: 3.0, -3: 2.5, -2: 2.0, -1: 1.5, 0: 1.0, 1: 0.9, 2: 0.8, 3: 0.7, 4: 0.5, 5: 0.3}
-        ),
-        "brightness": MappingProxyType(
-            {-5: -150.0, -4: -135.0, -3: -120.0, -2: -90.0, -1: -50.0, 0: 0.0}
-            | {1: 50.0, 2: 90.0, 3: 120.0, 4: 135.0, 5: 150.0}
-        ),
-    }
-)
-"""kind → severity → radius in px (defocus), gain (contrast), or bias of 255 (brightness)."""
 
 DESTROYED_SHARE = 0.5
 """Above this share of clipped pixels a case counts as "information destroyed"."""
@@ -88,8 +74,6 @@ _FUNCTIONS: dict[str, Callable[[Array, float, float], Array]] = {
     "contrast": _contrast,
     "brightness": _brightness,
 }
-KINDS = tuple(_FUNCTIONS)
-"""The kinds that `corrupt` knows."""
 
 
 def corrupt(image: NDArray, kind: str, severity: int, *, full_scale: float | None = None) -> NDArray:
@@ -112,7 +96,7 @@ def corrupt(image: NDArray, kind: str, severity: int, *, full_scale: float | Non
     Raises:
         InputError: unknown kind or severity, no full scale, not an image, or pixels that are not finite.
     """
-    amount = _amount(kind, severity)
+    amount = amount_of(kind, severity)
     scale = full_scale_of(image, full_scale)
     if amount == SEVERITIES[kind][0]:
         return image.copy()
@@ -130,23 +114,12 @@ def clipped_share(image: NDArray, kind: str, severity: int, *, full_scale: float
     Report it with every result on corrupted images; above `DESTROYED_SHARE` the image holds too little to
     judge by. Arguments and errors are those of `corrupt`.
     """
-    amount = _amount(kind, severity)
+    amount = amount_of(kind, severity)
     scale = full_scale_of(image, full_scale)
     if kind == "defocus" or amount == SEVERITIES[kind][0]:
         return 0.0
     corrupted = _FUNCTIONS[kind](_finite(image), amount, scale)
     return float(np.mean((corrupted < 0) | (corrupted > scale)))
-
-
-def _amount(kind: str, severity: int) -> float:
-    if not isinstance(kind, str) or kind not in SEVERITIES:
-        raise InputError(f"No corruption is called {kind!r}; choose one of {', '.join(KINDS)}.")
-    known = SEVERITIES[kind]
-    if not isinstance(severity, Real) or isinstance(severity, bool) or severity not in known:
-        raise InputError(
-            f"{kind} has no severity {severity!r}; choose a whole number from {min(known)} to {max(known)}."
-        )
-    return known[int(severity)]
 
 
 def full_scale_of(image: NDArray, full_scale: float | None = None) -> float:

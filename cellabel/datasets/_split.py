@@ -110,7 +110,8 @@ def draw_validation(samples: Sequence[FieldSample], seed: int) -> tuple[list[Fie
     sizes = Counter(_group(sample, by_clone) for sample in candidates)
     if len(sizes) < 2:
         raise InputError(
-            f"{len(sizes)} well is left to train and validate on beside the test; label more wells."
+            f"{len(sizes)} well is left to train and validate on beside the test, control wells not "
+            "counted; label more wells."
         )
     count = max(1, round(VALIDATION_SHARE * len(sizes)))
     # Where one group is already more than the share, it had better be a small one.
@@ -307,5 +308,5 @@ def _require_wells(samples: Sequence[FieldSample]) -> None:
     if len(wells) < 3:
         raise InputError(
             f"{len(wells)} labelled well{'' if len(wells) == 1 else 's'} cannot train, validate and test "
-            "apart; label at least 3 wells."
+            "apart, control wells not counted; label at least 3 others."
         )

@@ -102,10 +102,17 @@ def _why_quarantined(acquisition: Acquisition, name: str, max_bad_share: float) 
     if bad < total and bad / total <= max_bad_share:
         return ""
     where, why = next(iter(acquisition.quarantined.items()))
+    images = list(acquisition.images.values())
+    if images and not any(image.planes for image in images):
+        return (
+            f"Plate {name} is quarantined: none of the {len(images)} files can be read as an image "
+            f"({images[0].bad}); export it again."
+        )
     if TRANSMITTED not in acquisition.channels:
         return (
             f"Plate {name} is quarantined: none of its channels ({', '.join(acquisition.channels)}) is known "
-            "as transmitted light; name it in acquisition.json or layout.yaml and import again."
+            "as transmitted light; name it in acquisition.json or layout.yaml and import again, or image it "
+            "with transmitted light."
         )
     return (
         f"Plate {name} is quarantined: {bad} of {total} fields have no usable transmitted-light image "

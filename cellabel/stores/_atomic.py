@@ -122,11 +122,14 @@ def parse_json(text: bytes, path: UPath | str) -> dict[str, Any]:
     """The JSON object of a file's content.
 
     Raises:
-        InputError: it is not JSON; `path` names it.
+        InputError: it is not JSON, or no object; `path` names it.
     """
     try:
-        return cast(dict[str, Any], json.loads(text))
-    except json.JSONDecodeError as error:
+        content = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{path} is not valid JSON ({error}): restore it from a backup or delete it."
         ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object: restore it from a backup or delete it.")
+    return cast(dict[str, Any], content)

@@ -9,8 +9,8 @@ from typing import Any
 import lightning.pytorch as lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 
-from cellabel.training._config import TrainingConfig
 from cellabel.training._module import JUDGEMENT
+from cellabel.training_settings import TrainingConfig
 
 
 class CheckpointEachRound(Checkpoint):

@@ -21,7 +21,7 @@ from cellabel.corruptions import (
 )
 from cellabel.datasets import Dataset, FieldSample, ImageCache
 from cellabel.errors import InputError
-from cellabel.training._config import Case, TrainingConfig
+from cellabel.training_settings import Case, TrainingConfig
 
 CORRUPTED_CACHE_BYTES = 500_000_000
 SIDES = (0.0, 0.0, 0.0, 1.0, -1.0, 1.5, -1.5)

@@ -10,9 +10,9 @@ from torch.nn import functional
 from cellabel.datasets import Dataset
 from cellabel.errors import InputError
 from cellabel.networks import AUTOENCODERS, Autoencoder
-from cellabel.training._config import TrainingConfig
 from cellabel.training._crops import CropSampler
 from cellabel.training._schedule import learning_rate
+from cellabel.training_settings import TrainingConfig
 
 
 def train_encoder(

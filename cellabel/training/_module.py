@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from cellabel.datasets import Dataset
 from cellabel.errors import InputError
 from cellabel.networks import UNet
-from cellabel.training._config import TrainingConfig
 from cellabel.training._crops import Batch, CropSampler, jittered
 from cellabel.training._losses import combined_loss
 from cellabel.training._schedule import learning_rate
 from cellabel.training._validation import downstream_error, pixel_agreement, validation_fields
+from cellabel.training_settings import TrainingConfig
 
 JUDGEMENT = "judgement"
 """Lower is better: what chooses the best weights and stops early."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cellabel.training._config import TrainingConfig
+from cellabel.training_settings import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig, progress: float) -> float:

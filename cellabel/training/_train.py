@@ -24,12 +24,12 @@ from cellabel.datasets import Dataset, split_proof
 from cellabel.errors import InputError
 from cellabel.networks import OrganelleModel, UNet, save_model
 from cellabel.segmentation import core_share
-from cellabel.training._config import TrainingConfig
 from cellabel.training._losses import SCALE_BLIND, combined_loss
 from cellabel.training._operating_point import set_operating_point
 from cellabel.training._precision import resolve_precision
 from cellabel.training._surroundings import quiet, threads
 from cellabel.training._validation import ValidationField, evenly, pixel_agreement, validation_fields
+from cellabel.training_settings import TrainingConfig
 
 if TYPE_CHECKING:
     import pandas as pd

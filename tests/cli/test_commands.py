@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,7 +105,7 @@ def opened_incident(**changes: object) -> Incident:
 
 def test_the_command_line_loads_nothing_heavy():
     code = (
-        "import sys, cellabel.cli;"
+        "import sys, cellabel.cli._app;"
         "heavy = {'torch', 'mlflow', 'dagster', 'pandas', 'numpy', 'skimage', 'cv2'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -145,6 +147,119 @@ def test_bad_input_is_one_sentence_on_standard_error_and_exit_code_2(home, monke
     assert err.count("\n") == 1 and "There is no image file [red]a.tif" in err
 
 
+def typed(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
+    """Exit code and output of a command as a shell runs it."""
+    monkeypatch.setattr(sys, "argv", ["cellabel", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["predict", "nuclei"], "Missing argument 'IMAGE|PLATE_ID'; see cellabel predict --help."),
+        (["train", "nuclei", "a"], "Got unexpected extra argument(s) (a); see cellabel train --help."),
+        (["train", "nuclei", "--max-steps", "x"], "see cellabel train --help."),
+        (["train", "nuclei", "--step", "1"], "No such option: --step"),
+        (["models", "shwo"], "No such command 'shwo'"),
+        (["up", "--port", "99999"], "less than or equal to 65535; see cellabel up --help."),
+    ],
+)
+def test_a_command_that_is_mistyped_is_one_sentence(home, monkeypatch, capsys, words, sentence):
+    code, out, err = typed(monkeypatch, capsys, *words)
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith("cellabel: ") and sentence in err
+
+
+def test_a_group_without_a_command_shows_its_help(home, monkeypatch, capsys):
+    code, out, err = typed(monkeypatch, capsys, "drift")
+    assert code == 2 and "Usage: cellabel drift" in out + err
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), None])
+def test_an_interrupted_command_says_that_it_stopped(home, monkeypatch, capsys, end):
+    def pressed(*_: object, **__: object) -> None:
+        if end:
+            raise end
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning answers Ctrl-C
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr("cellabel.stores.open_home", pressed)
+    try:
+        code, out, err = typed(monkeypatch, capsys, "plates", "show", "P1")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, out, err) == (130, "", "cellabel: Stopped; nothing was kept half-written.\n")
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_leaves_no_traceback():
+    code = (
+        "import sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "from cellabel.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "cellabel: Stopped; nothing was kept half-written.\n")
+
+
+LISTINGS = (["plates", "list"], ["alerts", "list"], ["models", "list"], ["drift", "incidents"])
+
+
+@pytest.mark.parametrize("words", LISTINGS, ids=" ".join)
+def test_a_home_that_is_not_there_is_told(home, words):
+    said = run(*words)
+    assert said.code == 2 and f"There is no home at {home}" in said.error and not home.exists()
+    home.write_text("")
+    said = run(*words)
+    assert said.code == 2 and f"There is no home at {home}, which is a file" in said.error
+
+
+def test_the_default_home_may_be_yet_to_come(tmp_path, monkeypatch):
+    monkeypatch.delenv("CELLABEL_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    said = run("plates", "list", "--json")
+    assert said.json == [] and "There is no home at .cellabel yet" in said.err
+
+
+def test_a_damaged_record_does_not_hide_the_other_plates(home):
+    stored_plate(home, "X")
+    stored_plate(home, "Y")
+    stored_plate(home, "Z")
+    (home / "plates" / "X" / "record.json").write_bytes(b"\xff\xfe\x00")
+    (home / "plates" / "Z" / "record.json").write_text("[1]")
+    listed = {plate["plate_id"]: plate for plate in run("plates", "list", "--json").json}
+    assert {name: plate["status"] for name, plate in listed.items()} == {
+        "X": "damaged", "Y": "accepted", "Z": "damaged",
+    }  # fmt: skip
+    assert "X/record.json is not valid JSON" in listed["X"]["reason"]
+    assert "damaged" in run("plates", "list").out
+    said = run("plates", "show", "X")
+    assert said.code == 2 and "X/record.json is not valid JSON" in said.error
+
+
+def test_only_a_plate_that_was_released_for_training_says_so(home):
+    stored_plate(home, "X")
+    stored_plate(home, "Y", accepted_for_training=True)
+    assert "training" not in run("plates", "show", "X").out
+    assert "released although it drifted" in run("plates", "show", "Y").out
+
+
+def test_a_snoozed_incident_shows_until_when(home):
+    incident = opened_incident()
+    assert run("drift", "snooze", incident.id, "--by", "Ada", "--days", 36500).code == 0
+    until = read_incident(open_home(), incident.id).snoozed_until
+    assert f"{until:%Y-%m-%d}" in run("drift", "incidents").out
+
+
 BAD = {
     "an unknown organelle": (["measure", "mitochondria", "IMAGE"], "No organelle is called 'mitochondria'"),
     "an organelle to train": (["train", "mitochondria"], "No organelle is called 'mitochondria'"),
@@ -183,6 +298,14 @@ BAD = {
     "steps": (["train", "nuclei", "--max-steps", "0"], "max_steps"),
     "nothing to train on": (["train", "nuclei"], "No accepted plate shows a stain of nuclei"),
     "a negative seed": (["train", "nuclei", "--seed", "-1"], "seed is -1"),
+    "a corruption to withstand": (
+        ["train", "nuclei", "--corruption", "fog", "--severity", "1"],
+        "No corruption is called 'fog'",
+    ),
+    "a severity to withstand": (
+        ["train", "nuclei", "--corruption", "defocus", "--severity", "9"],
+        "defocus has no severity 9",
+    ),
     "severities without kind": (["train", "nuclei", "--severity", "2"], "--severity together"),
     "an incident": (["drift", "ack", "I7", "--by", "Ada"], "There is no drift incident 'I7'"),
     "an incident to close": (["drift", "close", "I7", "--by", "Ada", "--reason", "r"], "no drift incident"),
@@ -190,6 +313,7 @@ BAD = {
     "an incident to resume": (["drift", "resume", "I7", "--by", "Ada"], "no drift incident"),
     "nobody": (["drift", "ack", "I7", "--by", " "], "Nobody is named"),
     "an alert": (["alerts", "ack", "A7", "--by", "Ada"], "There is no alert 'A7'"),
+    "a status": (["plates", "list", "--status", "foo"], "accepted, quarantined, retired, arriving"),
     "a kind of alert": (["alerts", "list", "--kind", "fire"], "No alert is of the kind 'fire'"),
     "a version without reason": (["models", "promote", "nuclei", "--version", "1"], "--reason together"),
 }
@@ -267,7 +391,7 @@ def test_measure_finds_the_disk_and_its_size_in_micrometres(image, tmp_path):
     assert said.json["field"]["Nuclei_TotalAreaUm2"] == pytest.approx(np.pi * 8**2, rel=0.15)
     assert not said.json["prepared"]
     assert (tmp_path / "o.csv").read_text().count("\n") == 2
-    assert "1 objects" in run("measure", "nuclei", image).out
+    assert "1 object; 0.65 µm a pixel assumed." in run("measure", "nuclei", image).out
 
 
 def test_an_image_without_objects_is_valid_json(tmp_path):
@@ -290,6 +414,23 @@ def test_a_dry_run_tells_what_is_missing_and_writes_nothing(workplace, home, tmp
     people = run("import", tmp_path / PLATE, "--dry-run")
     assert "metaxpress" in people.out and "Nothing was written" in people.out
     assert not home.exists()
+
+
+def test_a_folder_of_files_that_are_no_images_says_so_first(home, tmp_path):
+    for well in ("A01", "A02"):
+        path = tmp_path / "F" / f"F_{well}_s1_w1.tif"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("no image")
+    said = run("import", tmp_path / "F")
+    assert said.code == 2 and "none of the 2 files can be read as an image" in said.error
+
+
+def test_a_plate_without_transmitted_light_is_told_what_to_do(workplace, home, tmp_path):
+    shutil.copytree(workplace / PLATE, tmp_path / "S")
+    for path in (tmp_path / "S").glob("*_w1.tif"):
+        path.unlink()
+    said = run("import", tmp_path / "S")
+    assert said.code == 2 and "or image it with transmitted light" in said.error
 
 
 def test_an_import_keeps_the_records_of_the_loop(workplace, home, tmp_path):
@@ -433,10 +574,29 @@ def test_a_version_goes_from_the_gate_to_predictions_and_back(workplace, tmp_pat
     written = tifffile.imread(tmp_path / predicted["path"])
     assert written.dtype == np.float32 and list(written.shape) == predicted["shape"] == [96, 96]
     assert predicted["units"] == "stain"
+    with tifffile.TiffFile(tmp_path / predicted["path"]) as file:
+        assert json.loads(file.pages[0].description)["pixel_size_um"] == predicted["pixel_size_um"]
+    assert "µm a pixel assumed" in run("predict", "nuclei", image).out
+    assert "0.5 µm a pixel." in run("predict", "nuclei", image, "--pixel-size-um", 0.5).out
+    refused = run("predict", "nuclei", PLATE, "--out", tmp_path / "wells.xls")
+    assert refused.code == 2 and "cannot hold a table" in refused.error
+    assert PLATE not in open_home().tables.names("wells", "nuclei")
 
     plate = run("predict", "nuclei", PLATE, "--out", tmp_path / "wells.csv", "--json").json
     assert len(plate["wells"]) == 3 and (tmp_path / "wells.csv").exists()
     assert run("plates", "show", PLATE, "--json").json["predicted"] == {"nuclei": 1}
+
+
+def test_every_table_is_described_with_its_columns(workplace):
+    import pandas as pd
+
+    text = (Path(__file__).parents[2] / "docs" / "tables.md").read_text()
+    tables = workplace / "home" / "tables"
+    assert [folder.name for folder in tables.iterdir() if f"`{folder.name}/" not in text] == []
+    ours = [name for name in pd.read_parquet(tables / "quality" / f"{PLATE}.parquet") if "_" in name]
+    ours += [*pd.read_parquet(tables / "agreement" / "nuclei" / f"{PLATE}.parquet")]
+    ours = [name for name in ours if not name.startswith("Metadata_") and not name.endswith("_upper")]
+    assert [name for name in ours if name not in text] == []
 
 
 def test_a_newer_version_is_promoted_and_rolled_back(workplace):
@@ -468,3 +628,5 @@ def test_an_unknown_model_is_told(workplace, image):
     ):
         said = run(*arguments)
         assert said.code == 2 and "er" in said.error and "\n" not in said.error
+        if arguments[0] in ("predict", "evaluate") or "rollback" in arguments:
+            assert "train one by cellabel train er" in said.error

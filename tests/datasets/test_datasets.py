@@ -346,7 +346,7 @@ def empty(design):
     ("make", "arguments", "word"),
     [
         (lambda: [], {}, "none given"),
-        (lambda: [plate("P0", ["a"])], {}, "1 labelled well cannot"),
+        (lambda: [plate("P0", ["a"])], {}, "control wells not counted"),
         (lambda: [plate("P0", ["a", "b"], sites=5)], {}, "2 labelled wells cannot"),
         (lambda: [plate("P0", ["a", "b", "c"], ["blank"] * 3)], {}, "blank well"),
         (lambda: [empty(plate("P0", ["a", "b", "c", "d"]))], {}, "empty"),

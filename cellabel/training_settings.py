@@ -1,4 +1,4 @@
-"""Every setting of a training, described."""
+"""Every setting of a training, described; light to import, so that the site's settings can check theirs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cellabel.corruptions import KINDS, SEVERITIES
-from cellabel.errors import InputError
+from cellabel.errors import InputError, did_you_mean
+from cellabel.severities import KINDS, SEVERITIES
+
+__all__ = ["Case", "CorruptionAugmentation", "TrainingConfig"]
 
 
 class Case(NamedTuple):
@@ -21,38 +23,48 @@ class Case(NamedTuple):
 
 
 _SUBJECT = "The training setting"
+_UNKNOWN = "There is no training setting"
 
 
 @contextmanager
-def _told_in_a_sentence() -> Iterator[None]:
+def _told_in_a_sentence(model: type[BaseModel]) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-        if not reason.startswith(_SUBJECT):  # a setting within a setting has its sentence already
-            reason = f"{_SUBJECT} {where} cannot be {first['input']!r}: {reason[0].lower()}{reason[1:]}"
-        raise InputError(f"{reason}.") from error
+        raise InputError(_sentence(model, error)) from error
+
+
+def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if reason.startswith((_SUBJECT, _UNKNOWN)):  # a setting within a setting has its sentence already
+        return f"{reason}."
+    if first["type"] == "extra_forbidden":
+        return (
+            f"{_UNKNOWN} {where}{did_you_mean(where, model.model_fields)}; "
+            "cellabel.training.TrainingConfig lists them."
+        )
+    return f"{_SUBJECT} {where} cannot be {first['input']!r}: {reason[0].lower()}{reason[1:]}."
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def __init__(self, **values: Any) -> None:
-        with _told_in_a_sentence():
+        with _told_in_a_sentence(type(self)):
             super().__init__(**values)
 
     @classmethod
     def model_validate(cls, obj: Any, **arguments: Any) -> Self:
         """As pydantic's, with an `InputError` for what is wrong."""
-        with _told_in_a_sentence():
+        with _told_in_a_sentence(cls):
             return super().model_validate(obj, **arguments)
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **arguments: Any) -> Self:
         """As pydantic's, with an `InputError` for what is wrong."""
-        with _told_in_a_sentence():
+        with _told_in_a_sentence(cls):
             return super().model_validate_json(json_data, **arguments)
 
 
