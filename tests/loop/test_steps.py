@@ -597,7 +597,7 @@ def test_a_champion_of_other_test_wells_is_measured_on_those_of_the_challenger(l
     new = judge_model(labelled, untrained(2), dataset, test_only=True)
     new.keep(folder)
     challenger = registry.register(folder, "nuclei", tags={"test_set": held_out_hash(dataset.test)})
-    found = _champion_on(labelled, registry, champion, challenger, new)
+    found = _champion_on(labelled, registry, NUCLEI, champion, challenger, new)
     expected = judge_model(labelled, seeing(), dataset, test_only=True)
     pd.testing.assert_frame_equal(found.measured, expected.measured)
     assert found.wells("predicted")["Nuclei_Count"].gt(0).all() and len(found.conditions) > 2
