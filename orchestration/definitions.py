@@ -54,6 +54,7 @@ defs = dg.Definitions(
         *(prediction_checks.plausible(organelle) for organelle in organelles),
         *(prediction_checks.agreement(organelle) for organelle in organelles),
         monitoring_checks.sees_defocus,
+        *(monitoring_checks.drift(stream) for stream in (*settings.organelles, "acquisition", "encoder")),
         *(model_checks.controls(organelle) for organelle in organelles),
     ],
     jobs=[ingest, predict, train, report, jobs.diagnose_drift],

@@ -135,6 +135,9 @@ from .watch import (
     forget_pending as forget_pending,
 )
 from .watch import (
+    latest_verdict as latest_verdict,
+)
+from .watch import (
     pending_verdicts as pending_verdicts,
 )
 from .watch import (

@@ -33,7 +33,14 @@ from cellabel.loop.streams import (
 )
 from cellabel.stores import Home, read_json, replace_bytes, write_json
 
-__all__ = ["PendingVerdict", "forget_pending", "pending_verdicts", "stored_verdict", "tick_drift"]
+__all__ = [
+    "PendingVerdict",
+    "forget_pending",
+    "latest_verdict",
+    "pending_verdicts",
+    "stored_verdict",
+    "tick_drift",
+]
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,14 @@ def forget_pending(home: Home, verdict: PendingVerdict) -> None:
 def stored_verdict(home: Home, plate: str) -> dict[str, Any] | None:
     """The latest verdict on a plate, or None."""
     return read_json(home.detectors / "verdicts" / f"{plate}.json")
+
+
+def latest_verdict(home: Home, stream: str) -> dict[str, Any] | None:
+    """The verdict that a stream passed last, on whichever plate, or None."""
+    folder = home.detectors / "verdicts"
+    files = folder.glob("*.json") if folder.exists() else ()
+    verdicts = [one for file in files if (one := read_json(file)) and stream in one["streams"]]
+    return max(verdicts, key=lambda one: str(one["at"]), default=None)
 
 
 def _tick_instrument(

@@ -2,10 +2,41 @@
 
 import dagster as dg
 
-from orchestration.metadata import table_preview
+from orchestration.metadata import table_preview, told
 from orchestration.resources import Stores
 
-__all__ = ["sees_defocus"]
+__all__ = ["drift", "sees_defocus"]
+
+
+def drift(stream: str) -> dg.AssetChecksDefinition:
+    """The verdict of a stream, which the sensor reports; run by hand, it is told again."""
+
+    @dg.asset_check(
+        asset=dg.AssetKey([stream, "drift"]),
+        name="drift",
+        description="The plate looks like the reference of its instrument. Reported by the drift sensor for "
+        "each plate: a warning at the first drifted one, an error where drift persists. Run by hand, it "
+        "tells the latest verdict again.",
+    )
+    def check(stores: Stores) -> dg.AssetCheckResult:
+        from cellabel.errors import InputError
+        from cellabel.loop import latest_verdict
+
+        verdict = latest_verdict(stores.open(), stream)
+        if verdict is None:
+            raise InputError(
+                f"The stream {stream} has judged no plate yet: it waits for a reference, a new plate or the "
+                "drift sensor."
+            )
+        said = told(verdict, stream)
+        return dg.AssetCheckResult(
+            passed=said.passed,
+            severity=said.severity,
+            description=f"{verdict['plate']}: {said.sentence}",
+            metadata=said.metadata,
+        )
+
+    return check
 
 
 @dg.asset_check(

@@ -7,6 +7,7 @@ import dagster as dg
 
 from cellabel.organelles import ORGANELLES
 from orchestration.jobs import PRIORITY, AssetJob
+from orchestration.metadata import told
 from orchestration.resources import Alerts, Stores
 
 if TYPE_CHECKING:
@@ -79,52 +80,23 @@ def _event_id(event: dg.AssetMaterialization | None) -> object:
 
 def _events(verdict: "PendingVerdict") -> Iterator[AssetEvent]:
     """A check and a materialisation a stream; the materialisation of the last stream ends the report."""
-    for stream, found in sorted(verdict.content["streams"].items()):
-        harm = found["harm"] or {}
-        metadata = {
-            "event_id": verdict.event_id,
-            "verdict": {"drift": "yes"}.get(found["status"], found["status"]),
-            "provisional": found["provisional"],
-            "epoch": verdict.content["epochs"].get(stream, ""),
-            "instrument": verdict.instrument,
-            **{
-                name: found[name]
-                for name in (
-                    "statistic",
-                    "threshold",
-                    "n_alarms",
-                    "n_wells",
-                    "first_well",
-                    "change_id",
-                    "reason",
-                )
-                if found[name] not in (None, "")
-            },
-            **{f"harm_{name}": harm[name] for name in ("expected_loss", "verdict") if name in harm},
-        }
-        severity = dg.AssetCheckSeverity.ERROR if verdict.content["persists"] else dg.AssetCheckSeverity.WARN
+    for stream in sorted(verdict.content["streams"]):
+        said = told(verdict.content, stream)
         yield dg.AssetCheckEvaluation(
             asset_key=_key(stream),
             check_name="drift",
-            passed=found["status"] != "drift",
-            severity=severity,
-            metadata=metadata,
-            description=_sentence(found),
+            passed=said.passed,
+            severity=said.severity,
+            metadata=said.metadata,
+            description=said.sentence,
             partition=verdict.plate,
         )
         yield dg.AssetMaterialization(
-            asset_key=_key(stream), partition=verdict.plate, metadata=metadata, description=_sentence(found)
+            asset_key=_key(stream),
+            partition=verdict.plate,
+            metadata=said.metadata,
+            description=said.sentence,
         )
-
-
-def _sentence(found: dict) -> str:
-    if found["status"] == "not_calibrated":
-        return f"not calibrated: {found['reason']}"
-    proviso = " (provisional: too few reference plates)" if found["provisional"] else ""
-    if found["status"] == "drift":
-        return f"drift from well {found['first_well']} on, {found['n_alarms']} of {found['n_wells']} "
-        f"wells{proviso}"
-    return f"no drift in {found['n_wells']} wells{proviso}"
 
 
 def _run_request(

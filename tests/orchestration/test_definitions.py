@@ -25,6 +25,7 @@ BY_ORGANELLE = (
     "preprocessed_dataset",
 )
 CHECKS_BY_ORGANELLE = (
+    "drift:drift",
     "organelle_model:downstream_metrics",
     "organelle_model:robustness",
     "prediction_table:control_wells",
@@ -68,7 +69,7 @@ def test_the_checks_are_these(repository):
         f"{key.asset_key.to_user_string()}:{key.name}" for key in repository.asset_graph.asset_check_keys
     }
     expected = {f"raw_plate:{name}" for name in (*PLATE_CHECKS, "registration")}
-    expected.add("encoder/frozen_encoder:sees_defocus")
+    expected |= {"encoder/frozen_encoder:sees_defocus", "encoder/drift:drift", "acquisition/drift:drift"}
     expected |= {f"{organelle}/{name}" for organelle in ORGANELLES for name in CHECKS_BY_ORGANELLE}
     assert found == expected
 

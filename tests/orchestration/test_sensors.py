@@ -29,10 +29,13 @@ from cellabel.loop.streams import (
     followed_champion,
     save_epoch,
 )
+from cellabel.organelles import organelle
 from cellabel.stores import write_json
+from orchestration.assets import monitoring
+from orchestration.checks import monitoring as monitoring_checks
 from orchestration.definitions import defs
 from orchestration.jobs import QUEUE
-from orchestration.resources import Alerts
+from orchestration.resources import Alerts, Stores
 from orchestration.sensors import champions as champion_sensor
 
 PROJECT = Path(__file__).parents[2]
@@ -274,6 +277,32 @@ def test_a_verdict_is_reported_once_a_stream(place, look, instance):
         (event,) = reported(instance, stream, "P1")
         assert event.metadata["verdict"].value == "no" and event.metadata["epoch"].value == f"{stream}-1"
         assert event.description == "no drift in 8 wells (provisional: too few reference plates)"
+
+
+def test_the_check_on_drift_shows_what_the_sensor_reports_and_tells_it_again(place, look, instance):
+    place("P1", 0)
+    look("drift")
+    check = monitoring_checks.drift("nuclei")
+    (spec,) = check.check_specs
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key([spec.key])
+    assert latest[spec.key].status.value == "SUCCEEDED"
+    lone = dg.Definitions(
+        [monitoring.drift(organelle("nuclei"))], asset_checks=[check], resources={"stores": Stores()}
+    )
+    job = lone.resolve_implicit_global_asset_job_def()
+    (again,) = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+    assert again.passed and again.description.startswith("P1: no drift in 8 wells")
+
+
+def test_the_check_of_a_stream_without_a_verdict_says_so(home, instance):
+    lone = dg.Definitions(
+        [monitoring.drift(organelle("er"))],
+        asset_checks=[monitoring_checks.drift("er")],
+        resources={"stores": Stores()},
+    )
+    job = lone.resolve_implicit_global_asset_job_def()
+    with pytest.raises(InputError, match="The stream er has judged no plate yet"):
+        job.execute_in_process(instance=instance)
 
 
 def test_a_verdict_whose_report_was_lost_is_reported_again(place, look, instance, monkeypatch):
