@@ -35,6 +35,7 @@ from orchestration.assets import monitoring
 from orchestration.checks import monitoring as monitoring_checks
 from orchestration.definitions import defs
 from orchestration.jobs import QUEUE
+from orchestration.metadata import told
 from orchestration.resources import Alerts, Stores
 from orchestration.sensors import champions as champion_sensor
 
@@ -292,6 +293,29 @@ def test_the_check_on_drift_shows_what_the_sensor_reports_and_tells_it_again(pla
     job = lone.resolve_implicit_global_asset_job_def()
     (again,) = job.execute_in_process(instance=instance).get_asset_check_evaluations()
     assert again.passed and again.description.startswith("P1: no drift in 8 wells")
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        ("no", "no drift in 12 wells (provisional: too few reference plates)"),
+        ("drift", "drift from well B01 on, 8 of 12 wells (provisional: too few reference plates)"),
+        ("not_calibrated", "not calibrated: too few wells"),
+    ],
+)
+def test_a_verdict_is_told_in_a_whole_sentence(status, sentence):
+    found = {
+        "status": status,
+        "harm": None,
+        "provisional": True,
+        "reason": "too few wells",
+        "change_id": None,
+    }
+    found |= {"statistic": 0.4, "threshold": 0.3, "n_alarms": 8, "n_wells": 12, "first_well": "B01"}
+    verdict = {"streams": {"er": found}, "event_id": "e", "epochs": {}, "instrument": "i", "persists": False}
+    said = told(verdict, "er")
+    assert said.sentence == sentence and said.passed == (status != "drift")
+    assert said.severity is dg.AssetCheckSeverity.WARN
 
 
 def test_the_check_of_a_stream_without_a_verdict_says_so(home, instance):
