@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.exceptions import TyperException
 
+from cellabel.cli import INTERRUPTED
 from cellabel.cli._alerts import alerts
 from cellabel.cli._drift import drift
 from cellabel.cli._images import corrupt, measure, predict
@@ -28,7 +29,6 @@ app = typer.Typer(
 )
 
 BAD_INPUT = 2
-STOPPED = 130
 
 
 def run() -> int:
@@ -40,7 +40,7 @@ def run() -> int:
     try:
         return int(typer.main.get_command(app).main(prog_name="cellabel", standalone_mode=False) or 0)
     except typer.Abort:
-        return STOPPED
+        return INTERRUPTED
     except TyperException as error:
         return _refused(_usage(error))
     except InputError as error:

@@ -203,11 +203,9 @@ def _rows(state: dict[str, Any]) -> list[tuple[str, Any]]:
         **{name: value for name, value in state.items() if name != "failed_quality"},
         "predicted": [f"{name} v{version}" for name, version in state["predicted"].items()],
     }
-    if not shown.pop("accepted_for_training"):
-        return [(name.replace("_", " "), value) for name, value in shown.items()]
-    return [(name.replace("_", " "), value) for name, value in shown.items()] + [
-        ("for training", "released although it drifted")
-    ]
+    if shown.pop("accepted_for_training"):
+        shown["for_training"] = "released although it drifted"
+    return [(name.replace("_", " "), value) for name, value in shown.items()]
 
 
 def _record(home: Home, plate: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from cellabel.loop.training import drifted_plates
 from cellabel.measurement import measure_field, measure_well
 from cellabel.organelles import Organelle
 from cellabel.plates import open_plate
-from cellabel.prediction import predict_stain, segment_prediction
+from cellabel.prediction import predict_field
 from cellabel.registry import RETURNED_FROM, ModelRegistry, ModelVersion
 from cellabel.stores import Home
 
@@ -229,9 +229,7 @@ def _shadow(
     rows = []
     for well in controls["Metadata_Well"]:
         for site, field in plate.wells[well].fields.items():
-            raw = field.image("transmitted")
-            image = predict_stain(model, raw, pixel_size_um=plate.pixel_size_um).image
-            labels = segment_prediction(image, model, pixel_size_um=plate.pixel_size_um)
+            image, labels, _ = predict_field(field, model, plate.pixel_size_um)
             keys = {"Metadata_Plate": plate_id, "Metadata_Well": well, "Metadata_Site": site}
             rows.append(measure_field(labels, image, **options).assign(**keys))
     wells = measure_well(pd.concat(rows, ignore_index=True))

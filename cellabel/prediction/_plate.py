@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from cellabel.datasets import resample, same_pixel_size
 from cellabel.errors import InputError
 from cellabel.networks import OrganelleModel
-from cellabel.organelles import REFERENCE_PIXEL_SIZE_UM
 from cellabel.plates import Field, Plate, PlateWriter
 from cellabel.prediction._image import Prediction, predict_image
+from cellabel.preprocessing import pixel_size_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,10 +145,7 @@ def predict_stain(
     Raises:
         InputError: as `predict_image`, or a pixel without size.
     """
-    size = float(REFERENCE_PIXEL_SIZE_UM if pixel_size_um is None else pixel_size_um)
-    if not 0 < size < math.inf:
-        raise InputError(f"A pixel of {size:g} µm is none: give the side of the image's pixels in µm.")
-    seen = image
+    size, seen = pixel_size_of(pixel_size_um), image
     if not same_pixel_size(size, model.pixel_size_um):
         height, width = (max(1, round(length * size / model.pixel_size_um)) for length in image.shape)
         seen = resample(image, (height, width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 
@@ -21,6 +22,34 @@ def home(template, tmp_path):
 @pytest.fixture
 def registry(home):
     return ModelRegistry(f"sqlite:///{home / 'mlflow.db'}")
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    """Kills what goes on inside before the n-th of a registry's writes, and goes on after it."""
+
+    class Killed(BaseException):
+        pass
+
+    @contextlib.contextmanager
+    def kill(registry, dies_at, *writes):
+        calls = []
+
+        def counted(call):
+            def wrapper(*args, **keywords):
+                if len(calls) == dies_at:
+                    raise Killed
+                calls.append(call.__name__)
+                return call(*args, **keywords)
+
+            return wrapper
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            for name in writes:
+                patch.setattr(registry._catalogue, name, counted(getattr(registry._catalogue, name)))
+            yield
+
+    return kill
 
 
 @pytest.fixture(scope="session")

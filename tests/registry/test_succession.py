@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import threading
 import time
@@ -79,26 +78,9 @@ def test_versions_that_were_left_by_rollbacks_are_skipped_by_later_ones(three, c
 
 
 @pytest.mark.parametrize("dies_at", range(7))
-def test_a_rollback_that_died_midway_is_finished_by_whoever_looks_next(three, monkeypatch, dies_at):
-    class Killed(BaseException):
-        pass
-
-    catalogue, calls = three._catalogue, []
-
-    def counted(call):
-        def wrapper(*args, **keywords):
-            if len(calls) == dies_at:
-                raise Killed
-            calls.append(call.__name__)
-            return call(*args, **keywords)
-
-        return wrapper
-
-    with monkeypatch.context() as patch:
-        for name in ("tag", "tag_model", "set_alias", "delete_alias"):
-            patch.setattr(catalogue, name, counted(getattr(catalogue, name)))
-        with contextlib.suppress(Killed):
-            three.rollback("nuclei", reason="worse")
+def test_a_rollback_that_died_midway_is_finished_by_whoever_looks_next(three, dying, dies_at):
+    with dying(three, dies_at, "tag", "tag_model", "set_alias", "delete_alias"):
+        three.rollback("nuclei", reason="worse")
     assert three.adopt_champion("nuclei") is None, "no person has set a champion"
     if three.champion("nuclei").version == 3:
         three.rollback("nuclei", reason="worse")
